@@ -1,0 +1,841 @@
+"""MiGrATe: search with a language model that learns, while it searches, from what it finds (arXiv 2508.08641).
+
+One black-box problem at a time: a policy pi proposes candidates, f scores them in [0, 1], and GRPO adapts the
+policy's LoRA weights online. No training data: every training example is something that the policy proposed and
+f scored. One step of the search:
+
+    1. sample    n_on_policy completions from pi(. | x), n_neighbors from pi(. | x_ns) ("vary this good candidate")
+    2. score     the candidates that were never scored before
+    3. replay    n_greedy of the best completions in the archive
+    4. group     all of them, G rows, as if all had been sampled under the task prompt x;  A_i = r_i - mean(r)
+    5. update    the LoRA weights by GRPO, inner_iterations times
+    6. archive   the new candidates
+
+How this differs from the paper's description and the authors' code: README, "Differences".
+
+Letters in shape comments: G rows of a group, P prompt tokens, T completion tokens (padded), V vocabulary.
+
+    python migrate.py --task wordsearch                       # the bundled policy: a minute on two CPU cores
+    python migrate.py --task wordsearch --target skillet --method ns --seed 3 --out runs/skillet
+    python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct     # published settings, 4-bit
+    python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507          # your own black box
+
+Read from top to bottom: configuration, archive and parents, policy, GRPO, one group, the run on disk, the search.
+"""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import errno
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import math
+import os
+import random
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import tasks
+from runs import Parser, ProgressBar, Run, RunStopped, add_flags, free_folder, write_atomically
+from tasks import Score, Task, UserError, one_line
+
+HERE = Path(__file__).parent
+ON_POLICY, NEIGHBOR, GREEDY, WARM_START = "on-policy", "neighbor", "greedy", "warm-start"
+GIVE_UP_AFTER = 50      # steps in a row without a single new candidate
+
+
+# ---------------------------------------------------------------------------------------- configuration
+
+@dataclass
+class Config:
+    """All settings of a search but the task's own. None: the preset decides."""
+    task: str = "wordsearch"          # a task of tasks.py, or path/to/file.py[:ClassName]
+    model: str = "tiny"               # Hub name, local folder, or "tiny": the policy bundled for this task
+    method: str = "migrate"           # a row of METHODS
+    preset: str | None = None         # settings of the task: paper (default for real models), tiny, or one of its own
+    seed: int = 0                     # every random draw derives from (seed, step)
+    steps: int | None = None          # number of groups; default: as many as `proposals` takes
+    proposals: int | None = None      # candidates drawn in all, repeats and invalid ones included
+    budget: int | None = None         # instead: stop after so many unique evaluations of f, however many steps
+    n_on_policy: int | None = None    # rows of a group sampled under the task prompt (the paper's alpha)
+    n_greedy: int | None = None       # rows of a group replayed from the archive's best (beta)
+    n_neighbors: int | None = None    # rows of a group sampled under the neighbour prompt (gamma)
+    top_k: int | None = None          # parents and replays are drawn uniformly from the k best of the archive
+    novelty: int | None = None        # draw up to this many times as often, keep unseen candidates first; 1: plain
+    neighbors_from: str | None = None  # who answers the neighbour prompt: policy, or base (LoRA switched off)
+    temperature: float | None = None  # of sampling and of scoring alike
+    max_new_tokens: int | None = None  # longest completion
+    lr: float | None = None           # learning rate at the start; falls linearly to 0 over the run
+    inner_iterations: int | None = None  # GRPO updates on each group (the paper's mu)
+    eps_low: float | None = None      # the ratio is clipped to [1 - eps_low, 1 + eps_high]
+    eps_high: float | None = None     # see eps_low
+    kl_coef: float | None = None      # weight of the KL term to the frozen base
+    mask_zero: bool | None = None     # leave completions of score 0 out of the loss (they count in the mean)
+    lora_r: int | None = None         # LoRA rank
+    lora_alpha: int | None = None     # LoRA scale: the update is multiplied by lora_alpha / lora_r
+    lora_targets: str | None = None   # modules that get LoRA weights, comma-separated, or all-linear
+    quantize: str | None = None       # 4bit (NF4, double quantisation) or none; default: 4bit on CUDA, none on the CPU
+    out: str | None = None            # folder of the run; default: runs/TASK-TARGET-METHOD-SEED
+    resume: bool = False              # continue the run in this folder
+
+
+# What all published experiments share; a task's presets add to it and override it.
+DEFAULTS = dict(proposals=1000, n_on_policy=4, n_greedy=1, n_neighbors=5, top_k=3, novelty=1, neighbors_from="policy",
+                temperature=1.0, max_new_tokens=64, lr=5e-5, inner_iterations=2, eps_low=0.2, eps_high=0.28,
+                kl_coef=0.0, mask_zero=True, lora_r=64, lora_alpha=16, lora_targets="q_proj,v_proj")
+CHOICES = {"neighbors_from": ("policy", "base"), "quantize": ("4bit", "none")}
+
+
+def resolve(config: Config, task: Task) -> Config:
+    """Fills every None from the method, the preset and DEFAULTS, in this order, and checks what the user gave."""
+    if config.method not in METHODS:
+        raise UserError(f"unknown method {config.method!r}; choose from {', '.join(METHODS)}")
+    bundled = Path(model_source(config, task)).resolve().parent == HERE / "tiny"
+    preset = config.preset or (task.default_preset if bundled else "paper")
+    if preset not in task.presets:
+        raise UserError(f"unknown preset {preset!r} of {task.name}; choose from {', '.join(task.presets)}")
+    settings = {**DEFAULTS, **task.presets[preset]}
+    mixture = (settings["n_on_policy"], settings["n_greedy"], settings["n_neighbors"])
+    method = METHODS[config.method]
+    settings.update(zip(("n_on_policy", "n_greedy", "n_neighbors"), method.counts(sum(mixture), mixture)))
+    given = {k: v for k, v in asdict(config).items() if v is not None}
+    config = Config(**{**settings, **given, "preset": preset})
+    for name, choices in CHOICES.items():
+        if getattr(config, name) not in (*choices, None):
+            raise UserError(f"--{name.replace('_', '-')} takes one of {', '.join(choices)}")
+    at_least = {"n_on_policy": 0, "n_greedy": 0, "n_neighbors": 0, "top_k": 1, "novelty": 1, "inner_iterations": 1,
+                "max_new_tokens": 1, "lora_r": 1, "proposals": 1, "lr": 0, "kl_coef": 0, "eps_low": 0, "eps_high": 0}
+    for name, least in at_least.items():
+        if getattr(config, name) < least:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
+    if config.temperature <= 0:
+        raise UserError("--temperature must be above 0: at 0 there is nothing to sample")
+    n_new = config.n_on_policy + config.n_neighbors
+    if n_new == 0:
+        raise UserError("a group needs new completions: --n-on-policy + --n-neighbors must be at least 1")
+    if config.steps is None:
+        config.steps = math.ceil(config.proposals / n_new)
+    if config.steps < 1 or (config.budget is not None and config.budget < 1):
+        raise UserError("--steps and --budget must be at least 1")
+    return config
+
+
+def model_source(config: Config, task: Task) -> str:
+    """The folder or Hub name that --model means."""
+    if config.model != "tiny":
+        return config.model
+    if task.bundled is None:
+        raise UserError(f"no policy is bundled for {task.name}: choose one with --model HUB_NAME_OR_FOLDER")
+    return str(HERE / "tiny" / task.bundled)
+
+
+# ----------------------------------------------------------------------------------- archive and parents
+
+@dataclass
+class Evaluation:
+    """One candidate that f was called on: a line of evals.jsonl."""
+    index: int              # order of the archive, from 0; independent of the order in which results arrive
+    step: int               # 0: warm start
+    proposal: int           # how many candidates the policy had drawn when this one appeared (0: warm start)
+    origin: str             # on-policy, neighbor or warm-start
+    parents: list[str]      # what the neighbour prompt showed
+    candidate: str
+    score: float            # f(candidate)
+    valid: bool             # False: it could not be scored; never a parent, never replayed
+    tokens: list[int] | None  # the completion as it was sampled, first EOS included; None: it never was one
+    info: dict = field(default_factory=dict)
+
+
+class Archive:
+    """Unique scored candidates, ordered by index: {candidate: Evaluation} and a few views of it.
+
+    ledger: what is on disk of an earlier part of this run, up to `step` in the archive; what lies beyond (the steps
+    after the last checkpoint are taken again) is `paid` for, and looked up instead of being evaluated.
+    """
+
+    def __init__(self, ledger: list[Evaluation] = (), step: int = 0):
+        self.of: dict[str, Evaluation] = {}
+        self.add([e for e in ledger if e.step <= step])
+        self.paid = {e.candidate: e for e in ledger if e.step > step}
+        self.indices = {e.index for e in ledger}
+
+    def __len__(self):
+        return len(self.of)
+
+    def add(self, evaluations: list[Evaluation]) -> None:
+        self.of.update((e.candidate, e) for e in sorted(evaluations, key=lambda e: e.index))
+
+    def next_index(self) -> int:
+        """The first index that no evaluation has."""
+        index = next(i for i in range(len(self.of), len(self.indices) + 1) if i not in self.indices)
+        self.indices.add(index)
+        return index
+
+    def best(self, k: int, among: list[Evaluation] | None = None) -> list[Evaluation]:
+        """The k best valid ones, best first; of equal scores the older one first."""
+        pool = self.of.values() if among is None else among
+        return sorted((e for e in pool if e.valid), key=lambda e: (-e.score, e.index))[:k]
+
+
+def one_of_top_k(archive: Archive, step: int, top_k: int, rng: random.Random) -> list[Evaluation]:
+    """One parent, uniformly from the k best (paper, neighbourhood sampling)."""
+    best = archive.best(top_k)
+    return [rng.choice(best)] if best else []
+
+
+def ranked_list(archive: Archive, step: int, top_k: int, rng: random.Random, *, n: int) -> list[Evaluation]:
+    """The n best, worst first: the prompt of OPRO (Yang et al. 2023)."""
+    return archive.best(n)[::-1]
+
+
+ISLANDS, ELITE, MIGRATE_EVERY, MIGRANTS = 4, 5, 40, 0.05
+
+
+def islands(archive: Archive, step: int) -> list[list[Evaluation]]:
+    """Members of each island at the start of a step, from the archive alone: there is no state to lose.
+
+    Step t evolves island t mod 4 and what it finds is born there (warm-start candidates are dealt round). Before
+    every 40th step each island sends its best 5%, at least one, to both neighbours on the ring.
+    """
+    members: list[dict[str, Evaluation]] = [{} for _ in range(ISLANDS)]
+    evaluations = sorted(archive.of.values(), key=lambda e: (e.step, e.index))
+    at = 0
+    for t in range(step):
+        if t > 0 and t % MIGRATE_EVERY == 0:
+            sent = [archive.best(max(1, int(MIGRANTS * len(m))), list(m.values())) for m in members]
+            for i, migrants in enumerate(sent):
+                for neighbor in (i - 1, i + 1):
+                    members[neighbor % ISLANDS].update((e.candidate, e) for e in migrants)
+        while at < len(evaluations) and evaluations[at].step == t:
+            e = evaluations[at]
+            members[(e.index if t == 0 else t) % ISLANDS][e.candidate] = e
+            at += 1
+    return [list(m.values()) for m in members]
+
+
+def island_parent(archive: Archive, step: int, top_k: int, rng: random.Random) -> list[Evaluation]:
+    """p = 0.2: one of the island's top 3 outside the elite archive (the 5 best of all); p = 0.8: one of its members
+    of the elite archive, or of its top 3 where it has none. An empty island takes from the elite archive."""
+    island = islands(archive, step)[step % ISLANDS]
+    elite = archive.best(ELITE)
+    outside = archive.best(3, [e for e in island if e not in elite])
+    inside = [e for e in elite if e in island]
+    pool = (outside if rng.random() < 0.2 else inside) or archive.best(3, island) or elite
+    return [rng.choice(pool)] if pool else []
+
+
+class Method(NamedTuple):
+    counts: Callable    # (G, the preset's mixture) -> (n_on_policy, n_greedy, n_neighbors)
+    parents: Callable   # (archive, step, top_k, rng) -> parents for the neighbour prompt, worst to best
+    trains: bool        # whether GRPO updates the policy
+
+
+METHODS = {
+    "random":       Method(lambda G, mix: (G, 0, 0),     one_of_top_k, False),
+    "ns":           Method(lambda G, mix: (0, 0, G),     one_of_top_k, False),
+    "opro":         Method(lambda G, mix: (0, 0, G),     functools.partial(ranked_list, n=10), False),
+    "grpo":         Method(lambda G, mix: (G, 0, 0),     one_of_top_k, True),
+    "grpo-greedy":  Method(lambda G, mix: (G - 1, 1, 0), one_of_top_k, True),
+    "migrate":      Method(lambda G, mix: mix,           one_of_top_k, True),
+    "migrate-opro": Method(lambda G, mix: mix,           functools.partial(ranked_list, n=5), True),
+    "migrate-evo":  Method(lambda G, mix: mix,           island_parent, True),
+}
+
+
+# ------------------------------------------------------------------------------------------------ policy
+
+def derive(seed: int, *names) -> int:
+    """A 63-bit child seed for one use, so that no draw depends on what was drawn before it (and a resume is exact)."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:8], "big") >> 1
+
+
+@dataclass
+class Policy:
+    model: object           # peft model: frozen base, trainable LoRA
+    tokenizer: object
+    generation: object      # the only GenerationConfig that sampling ever sees
+    eos_ids: frozenset[int]
+
+    def parameters(self) -> dict:
+        """The trainable weights (LoRA) by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+
+def load_policy(config: Config, source: str) -> Policy:
+    """A causal LM with plain full attention, from the Hub or a folder, 4-bit where asked for, with fresh LoRA weights.
+
+    Raises UserError for a model that cannot be found, reached, quantised or searched with.
+    """
+    import peft
+    import torch
+    import transformers
+    transformers.utils.logging.disable_progress_bar()
+    cuda = torch.cuda.is_available()
+    quantize = config.quantize or ("4bit" if cuda else "none")
+    dtype = torch.float32 if not cuda else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    options = {"dtype": dtype}
+    if cuda:
+        options["device_map"] = "auto"
+    if quantize == "4bit":
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UserError("4-bit weights need bitsandbytes: pip install bitsandbytes, or use --quantize none")
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    try:
+        model_config = transformers.AutoConfig.from_pretrained(source)
+        check_full_attention(model_config, source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(explain_loading(source, error)) from error
+
+    # Train mode from here on, with dropout off: bitsandbytes' CPU kernels repack 4-bit weights at the first
+    # evaluation-mode forward, after which no gradient reaches the LoRA weights.
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    for p in model.parameters():
+        p.requires_grad_(False)
+    torch.manual_seed(derive(config.seed, "lora"))
+    targets = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
+    try:
+        model = peft.get_peft_model(model, peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha,
+                                                           target_modules=targets, task_type="CAUSAL_LM"))
+    except ValueError as error:
+        raise UserError(f"--lora-targets {config.lora_targets} does not fit {source} (all-linear fits any "
+                        f"model): {one_line(error)}") from error
+
+    # What ends a completion: the model's own list (Llama 3 has three), else the tokenizer's.
+    eos = model.generation_config.eos_token_id
+    eos = tokenizer.eos_token_id if eos is None else eos
+    eos_ids = frozenset(eos if isinstance(eos, list) else [eos]) - {None}
+    if not eos_ids:
+        raise UserError(f"{source} defines no end-of-sequence token: a completion would never end")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids)
+    # Sampling must be exactly softmax(logits / temperature), or the ratio is biased. transformers fills whatever is
+    # None from the model's own generation_config (Qwen ships top-k, top-p, temperature and a repetition penalty), so
+    # that one is replaced as well.
+    generation = transformers.GenerationConfig(
+        do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0,
+        repetition_penalty=1.0, no_repeat_ngram_size=0, num_beams=1, use_cache=True,
+        max_new_tokens=config.max_new_tokens, eos_token_id=sorted(eos_ids), pad_token_id=pad)
+    model.generation_config = generation
+    model.base_model.model.generation_config = generation
+    return Policy(model, tokenizer, generation, eos_ids)
+
+
+def check_full_attention(model_config, name: str) -> None:
+    """Raises UserError unless every layer's cache holds all keys and values: the prefix is shared through it."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+    try:
+        layers = DynamicCache(config=model_config).layers
+    except Exception:       # architectures without any such cache (state space models) fail in their own ways
+        layers = [None]
+    if any(type(layer) is not DynamicLayer for layer in layers):
+        raise UserError(f"{name} ({model_config.model_type}) has sliding-window, linear-attention or state-space layers; "
+                        "MiGrATe shares the prompt through a full-attention cache: use a model such as Llama, Qwen 2.5/3")
+
+
+def explain_loading(name: str, error: Exception) -> str:
+    chain = repr(error) + repr(error.__cause__) + repr(error.__context__)
+    if "GatedRepo" in chain or "gated repo" in chain:
+        return (f"{name} is gated: accept its licence on its Hub page and run `hf auth login`, or use an ungated model, "
+                "for example --model Qwen/Qwen3-4B-Instruct-2507")
+    if Path(name).is_dir():
+        return f"{name} holds no causal language model that transformers can load: {one_line(error)}"
+    if os.sep in name and name.count("/") != 1 or name.startswith((".", "~")):
+        return f"there is no model folder {name}"
+    if "Unrecognized" in chain or "does not recognize" in chain:
+        return f"transformers cannot load {name}: {one_line(error)}"
+    return (f"model {name} is neither a local folder nor a Hub model that can be reached (check the name, the network, "
+            "HF_TOKEN; --model tiny needs none of them)")
+
+
+def encode_prompt(policy: Policy, prompt: str) -> list[int]:
+    """Prompt text -> token ids (P,), through the chat template where the tokenizer has one. P is at least 2."""
+    tokenizer = policy.tokenizer
+    if tokenizer.chat_template:
+        ids = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True,
+                                            return_dict=True)["input_ids"]
+    else:
+        ids = tokenizer(prompt + "\n")["input_ids"]
+        if ids and ids[-1] in policy.eos_ids:       # some tokenizers close every text: a prompt goes on
+            ids = ids[:-1]
+    limit = getattr(policy.model.config, "max_position_embeddings", None)
+    if limit and len(ids) + policy.generation.max_new_tokens > limit:
+        raise UserError(f"the prompt has {len(ids)} tokens, which with --max-new-tokens "
+                        f"{policy.generation.max_new_tokens} is more than the model's context of {limit}")
+    return ids
+
+
+def prefix_cache(policy: Policy, prompt_ids: list[int], n: int):
+    """Keys and values of all prompt tokens but the last, computed once, expanded to n rows; they carry gradients.
+
+    The last prompt token is left for the pass over the completions: its logits predict their first token.
+    """
+    import torch
+    from transformers import DynamicCache
+    cache = DynamicCache(config=policy.model.config)
+    ids = torch.tensor([prompt_ids[:-1]], device=policy.model.device)           # (1, P-1)
+    policy.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_repeat_interleave(n)
+    return cache
+
+
+def sample(policy: Policy, prompt_ids: list[int], n: int, seed: int, base: bool = False) -> list[list[int]]:
+    """n completions from pi(. | prompt) at the temperature: token ids up to and with the first EOS.
+
+    base: from the frozen base model, its LoRA weights switched off. The draw depends on the seed alone.
+    """
+    import torch
+    torch.manual_seed(seed)
+    with torch.no_grad(), policy.model.disable_adapter() if base else nullcontext():
+        ids = torch.tensor([prompt_ids] * n, device=policy.model.device)        # (n, P)
+        output = policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
+                                       past_key_values=prefix_cache(policy, prompt_ids, n),
+                                       generation_config=policy.generation)
+    return [first_eos(row, policy.eos_ids) for row in output[:, len(prompt_ids):].tolist()]
+
+
+def first_eos(tokens: list[int], eos_ids: frozenset[int]) -> list[int]:
+    """Cuts by position, never by the value of the padding token, which often is an EOS itself."""
+    end = next((i for i, token in enumerate(tokens) if token in eos_ids), len(tokens) - 1)
+    return tokens[:end + 1]
+
+
+def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list[int]]):
+    """log pi(o_it | x, o_i<t) of every completion under one prompt x, with gradients.
+
+    Returns log-probabilities, the entropy of each prediction (no gradient) and the mask of real tokens, all (G, T).
+    The prompt is encoded once and its keys and values are shared by the rows; the result equals that of the padded
+    batch of prompt + completion. Rows are padded on the right, where causal attention hides the padding from every
+    real token, so no attention mask is needed.
+    """
+    import torch
+    device, longest = policy.model.device, max(map(len, completions))
+    mask = torch.tensor([[1.0] * len(c) + [0.0] * (longest - len(c)) for c in completions], device=device)   # (G, T)
+    targets = torch.tensor([c + [0] * (longest - len(c)) for c in completions], device=device)               # (G, T)
+    last = torch.full_like(targets[:, :1], prompt_ids[-1])
+    inputs = torch.cat([last, targets[:, :-1]], dim=1)                                                       # (G, T)
+    cache = prefix_cache(policy, prompt_ids, len(completions))
+    logits = policy.model(input_ids=inputs, past_key_values=cache, use_cache=True).logits                    # (G, T, V)
+    log_probs = torch.log_softmax(logits.float() / policy.generation.temperature, dim=-1)
+    with torch.no_grad():
+        entropy = -(log_probs.exp() * log_probs).sum(-1)
+    return log_probs.gather(-1, targets[..., None])[..., 0], entropy, mask
+
+
+# -------------------------------------------------------------------------------------------------- GRPO
+
+def group_advantages(scores):
+    """A_i = r_i - mean(r), (G,) -> (G,); not divided by the standard deviation (Dr. GRPO, Liu et al. 2025)."""
+    return scores - scores.mean()
+
+
+def grpo_loss(logprobs, old_logprobs, advantages, mask, eps_low, eps_high, kl_coef=0.0, base_logprobs=None):
+    """The clipped policy-gradient loss of a group (paper, section 3; clip range of DAPO).
+
+        L = - 1/G sum_i 1/|o_i| sum_t [ min( rho_it A_i, clip(rho_it, 1 - eps_low, 1 + eps_high) A_i ) - kl_coef KL_it ]
+        rho_it = exp(logprobs - old_logprobs),   KL_it = exp(d) - d - 1,  d = base_logprobs - logprobs
+
+    logprobs, old_logprobs, mask, base_logprobs: (G, T); advantages: (G,). A row whose mask is all 0 adds nothing to
+    the sum but counts in G. Returns the loss and, (G, T), which tokens the clip took the gradient from.
+    """
+    import torch
+    ratio = torch.exp(logprobs - old_logprobs)
+    gain = ratio * advantages[:, None]
+    clipped = ratio.clamp(1 - eps_low, 1 + eps_high) * advantages[:, None]
+    per_token = torch.minimum(gain, clipped)
+    if kl_coef:
+        d = base_logprobs - logprobs
+        per_token = per_token - kl_coef * (torch.exp(d) - d - 1)
+    per_row = (per_token * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return -per_row.mean(), (clipped < gain).detach() & mask.bool()
+
+
+# ----------------------------------------------------------------------------------------- one group
+
+@dataclass
+class Row:
+    """One row of a group: a completion, the candidate in it, and what f said of it."""
+    origin: str
+    parents: list[str]
+    tokens: list[int]
+    candidate: str | None       # None: nothing could be parsed from the completion
+    kept: bool = True           # False: drawn, but not in the group (with novelty, a repeat that was redrawn)
+    proposal: int = 0           # how many candidates the policy had drawn when this one appeared
+    score: float = 0.0
+    valid: bool = False
+    new: bool = False           # f was called on it in this step
+
+
+def draw(policy: Policy, task: Task, prompt: str, n: int, origin: str, parents: list[str], known: set[str],
+         config: Config, step: int, proposals: int) -> list[Row]:
+    """Every candidate drawn under a prompt, in order; n of them kept for the group.
+
+    With novelty K up to K n are drawn, in rounds of what is still missing: unseen candidates are kept first, then the
+    earliest of the others. `known` grows by what is drawn. A candidate that was asked for and did not come (a
+    completion should have carried several) is an empty row: a proposal, an invalid one, never kept.
+    """
+    prompt_ids, rows, n_kept = encode_prompt(policy, prompt), [], 0
+    base = origin == NEIGHBOR and config.neighbors_from == "base"
+    for turn in range(config.novelty):
+        missing = n - n_kept
+        if missing:
+            completions = sample(policy, prompt_ids, math.ceil(missing / task.candidates_per_completion),
+                                 derive(config.seed, step, origin, turn), base)
+            fresh = [row for tokens in completions for row in parse_rows(policy, task, tokens, origin, parents)]
+            fresh += [Row(origin, parents, [], None) for _ in range(missing - len(fresh))]
+            for row in fresh[:missing]:
+                row.kept = row.candidate is not None and row.candidate not in known
+                row.proposal = proposals + len(rows) + 1
+                known.add(row.candidate)
+                rows.append(row)
+                n_kept += row.kept
+    for row in rows:
+        if n_kept < n and not row.kept and row.tokens:
+            row.kept = True
+            n_kept += 1
+    return rows
+
+
+def parse_rows(policy: Policy, task: Task, tokens: list[int], origin: str, parents: list[str]) -> list[Row]:
+    """A completion -> its rows: one with the very tokens that were sampled, or, where it carries several candidates,
+    one for each with the task's rendering of it + EOS."""
+    text = policy.tokenizer.decode(tokens, skip_special_tokens=True)
+    candidates = task.parse(text)
+    if task.candidates_per_completion == 1 or not candidates:
+        return [Row(origin, parents, tokens, candidates[0] if candidates else None)]
+    return [Row(origin, parents, render_tokens(policy, task, c), c)
+            for c in candidates[:task.candidates_per_completion]]
+
+
+def render_tokens(policy: Policy, task: Task, candidate: str) -> list[int]:
+    """The token ids of a completion that never was sampled as such, closed by the tokenizer's EOS."""
+    ids = policy.tokenizer(task.render(candidate), add_special_tokens=False)["input_ids"]
+    eos = policy.tokenizer.eos_token_id
+    return [*ids, eos if eos in policy.eos_ids else min(policy.eos_ids)]
+
+
+def replay(policy: Policy, task: Task, archive: Archive, config: Config, rng: random.Random) -> list[Row]:
+    """n_greedy completions drawn uniformly from the top k of the archive, without repetition while it lasts."""
+    best = archive.best(config.top_k)
+    chosen = []
+    while best and len(chosen) < config.n_greedy:
+        chosen += rng.sample(best, min(len(best), config.n_greedy - len(chosen)))
+    return [Row(GREEDY, e.parents, e.tokens or render_tokens(policy, task, e.candidate), e.candidate, True,
+                e.proposal, e.score, e.valid) for e in chosen]
+
+
+def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr: float, config: Config) -> dict:
+    """GRPO on one group, in place: inner_iterations steps of the optimizer. Returns metrics for steps.jsonl.
+
+    A group of equal scores has no advantage and is skipped; a loss that is not finite raises FloatingPointError.
+    """
+    import torch
+    scores = torch.tensor([row.score for row in rows])                                  # (G,)
+    if scores.max() == scores.min():
+        return {"skipped": True}
+    device = policy.model.device
+    advantages = group_advantages(scores).to(device)
+    keep = torch.tensor([[not (config.mask_zero and row.score == 0)] for row in rows], device=device)  # (G, 1)
+    completions = [row.tokens for row in rows]
+    base_logprobs = None
+    if config.kl_coef:
+        with torch.no_grad(), policy.model.disable_adapter():
+            base_logprobs = token_logprobs(policy, prompt_ids, completions)[0]
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    for iteration in range(config.inner_iterations):
+        logprobs, entropy, mask = token_logprobs(policy, prompt_ids, completions)       # (G, T) each
+        if iteration == 0:      # the policy has not moved since the step began: rho = 1 by construction
+            old_logprobs, first_entropy = logprobs.detach(), entropy
+        loss, clipped = grpo_loss(logprobs, old_logprobs, advantages, mask * keep, config.eps_low, config.eps_high,
+                                  config.kl_coef, base_logprobs)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()}")
+        optimizer.zero_grad()
+        loss.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters().values(), 1.0)
+        if not torch.isfinite(grad_norm):
+            raise FloatingPointError(f"the gradient norm is {grad_norm.item()}")
+        optimizer.step()
+    metrics = {"skipped": False, "lr": lr, "loss": loss.item(), "grad_norm": grad_norm.item(),
+               "entropy": ((first_entropy * mask).sum() / mask.sum()).item()}
+    for origin in (ON_POLICY, GREEDY, NEIGHBOR):
+        of = torch.tensor([row.origin == origin for row in rows], device=device)
+        if of.any():
+            tokens = mask[of].sum()
+            metrics[origin] = {"logprob": ((old_logprobs[of] * mask[of]).sum() / tokens).item(),
+                               "clip_fraction": (clipped[of].sum() / tokens).item()}
+    return metrics
+
+
+# ------------------------------------------------------------------------------------------------ search
+
+def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int, limit: int) -> list[Evaluation]:
+    """Fills in the scores of rows and returns what is new: every candidate is paid for once, ever.
+
+    At most `limit` candidates are evaluated; rows beyond leave the group. Each result is on disk before the next one
+    is waited for.
+    """
+    wanted: dict[str, Evaluation] = {}
+    new: dict[str, Evaluation] = {}
+    for row in rows:
+        c = row.candidate
+        if not row.kept or c is None or c in archive.of or c in wanted or c in new:
+            continue
+        row.new = row.kept = len(wanted) + len(new) < limit
+        if c in archive.paid:
+            new[c] = archive.paid.pop(c)
+        elif row.kept:
+            wanted[c] = Evaluation(archive.next_index(), step, row.proposal, row.origin, row.parents, c, 0.0, False,
+                                   row.tokens or None)
+    for c, score in checked_scores(task, list(wanted), run.folder):
+        e = wanted.pop(c)
+        e.score, e.valid, e.info = score.value, score.valid, score.info
+        run.log_evaluation(asdict(e))
+        new[c] = e
+    # where a step taken again is not exactly the same (GPU kernels), nothing that was paid for is lost
+    new.update((e.candidate, archive.paid.pop(e.candidate)) for e in list(archive.paid.values()) if e.step == step)
+    for row in rows:
+        e = archive.of.get(row.candidate) or new.get(row.candidate)
+        if e is not None:
+            row.score, row.valid = e.score, e.valid
+    return list(new.values())
+
+
+def checked_scores(task: Task, candidates: list[str], folder: Path):
+    """task.score, with what a scorer can do wrong made an error that stops the run: never a low score instead."""
+    missing = set(candidates)
+    try:
+        for candidate, score in task.score(candidates) if candidates else ():
+            score = score if isinstance(score, Score) else Score(float(score))
+            if candidate not in missing:
+                raise ValueError(f"it scored {candidate!r}, which it was not asked for")
+            if not (math.isfinite(score.value) and 0 <= score.value <= 1) or (not score.valid and score.value):
+                raise ValueError(f"it gave {candidate!r} the score {score.value}; scores lie in [0, 1], invalid ones are 0")
+            missing.discard(candidate)
+            yield candidate, score
+        if missing:
+            raise ValueError(f"it gave no score to {sorted(missing)[0]!r}")
+    except UserError:
+        raise
+    except Exception as error:
+        (folder / "error.log").write_text(traceback.format_exc())
+        raise RunStopped(f"the scorer of {task.name} failed: {type(error).__name__}: {one_line(error)} (whole "
+                         f"traceback in {folder / 'error.log'}; everything scored so far is kept: mend it and "
+                         "--resume)") from error
+
+
+def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable = lambda *_: None) -> dict:
+    """Searches until the task is solved or its budget is spent; returns what goes into summary.json.
+
+    show(steps or evaluations done, evaluations, best candidate, its score) is called before every step.
+    """
+    import torch
+    method = METHODS[config.method]
+    optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0)
+    counts = {"step": -1, "proposals": 0, "invalid": 0, "repeats": 0, "skipped": 0, "stale": 0, "seconds": 0.0}
+    if saved := run.load_checkpoint():
+        counts = saved["counts"]
+        optimizer.load_state_dict(saved["optimizer"])
+        policy.model.load_state_dict(saved["lora"], strict=False)
+    archive = Archive([Evaluation(**line) for line in run.evaluations], counts["step"])
+    prompt = task.prompt()
+    prompt_ids = encode_prompt(policy, prompt)
+
+    if counts["step"] < 0:                                               # warm start: step 0
+        rows = [Row(WARM_START, [], [], c) for c in task.warm_start(config.seed)]
+        archive.add(evaluate(run, task, archive, rows, 0, len(rows)))
+        counts["step"] = 0
+
+    while True:
+        best = archive.best(1)
+        solved = bool(best) and task.solved(Score(best[0].score, True, best[0].info))
+        evaluations = sum(e.step > 0 for e in archive.of.values())
+        if best:
+            show(evaluations if config.budget else counts["step"], evaluations, best[0].candidate, best[0].score)
+        stop = ("solved" if solved else "stale" if counts["stale"] >= GIVE_UP_AFTER else
+                "budget" if config.budget and evaluations >= config.budget else
+                "steps" if not config.budget and counts["step"] >= config.steps else None)
+        if stop:
+            break
+        step, clock = counts["step"] + 1, [time.perf_counter()]
+        rng = random.Random(derive(config.seed, step, "choices"))
+        known = set(archive.of)
+
+        # 1. sample: on-policy, then neighbours of a parent (on-policy as well while there is nothing to vary)
+        parents = [e.candidate for e in method.parents(archive, step, config.top_k, rng)]
+        n_neighbors = config.n_neighbors if parents else 0
+        n_on_policy = config.n_on_policy + config.n_neighbors - n_neighbors
+        rows: list[Row] = []
+        if n_on_policy:
+            rows += draw(policy, task, prompt, n_on_policy, ON_POLICY, [], known, config, step, counts["proposals"])
+        if n_neighbors:
+            rows += draw(policy, task, task.variation_prompt(parents), n_neighbors, NEIGHBOR, parents, known, config,
+                         step, counts["proposals"] + len(rows))
+        clock.append(time.perf_counter())
+
+        # 2. score what is new
+        new = evaluate(run, task, archive, rows, step, config.budget - evaluations if config.budget else len(rows))
+        clock.append(time.perf_counter())
+
+        # 3. replay, 4. group, 5. update
+        group = [row for row in rows if row.kept] + replay(policy, task, archive, config, rng)
+        progress = evaluations / config.budget if config.budget else (step - 1) / config.steps
+        metrics = {"skipped": True}
+        if method.trains:
+            try:
+                metrics = update(policy, optimizer, group, prompt_ids, config.lr * (1 - progress), config)
+            except FloatingPointError as error:
+                raise RunStopped(f"step {step}: {error}; the run is kept in {run.folder}. Try a lower --lr") from error
+        clock.append(time.perf_counter())
+
+        # 6. archive
+        archive.add(new)
+        counts = {"step": step, "proposals": counts["proposals"] + len(rows),
+                  "invalid": counts["invalid"] + sum(not row.valid for row in rows),
+                  "repeats": counts["repeats"] + sum(row.candidate is not None and not row.new for row in rows),
+                  "skipped": counts["skipped"] + (method.trains and metrics["skipped"]),
+                  "stale": 0 if new else counts["stale"] + 1, "seconds": counts["seconds"] + clock[-1] - clock[0]}
+        run.log_step(step_metrics(counts, archive, rows, group, metrics, clock))
+        run.save_checkpoint(state(policy, optimizer, counts))
+
+    if method.trains:
+        run.save_checkpoint(state(policy, optimizer, counts), force=True)
+        policy.model.save_pretrained(run.folder / "adapter")
+    return summarize(config, task, archive, counts, stop)
+
+
+def state(policy: Policy, optimizer, counts: dict) -> dict:
+    """All that a resumed run needs besides the ledger: there is no random state, draws derive from (seed, step)."""
+    return {"counts": counts, "optimizer": optimizer.state_dict(), "lora": policy.parameters()}
+
+
+def step_metrics(counts: dict, archive: Archive, rows: list[Row], group: list[Row], metrics: dict, clock: list) -> dict:
+    """One line of steps.jsonl: see the glossary in the README."""
+    best = archive.best(1)
+    sampling, scoring, training = (round(b - a, 4) for a, b in zip(clock, clock[1:]))
+    line = {"step": counts["step"], "proposals": counts["proposals"], "archive": len(archive),
+            "best": best[0].candidate if best else None, "best_score": best[0].score if best else 0.0,
+            **{k: v for k, v in metrics.items() if k not in (ON_POLICY, NEIGHBOR, GREEDY)},
+            "seconds": {"sampling": sampling, "scoring": scoring, "training": training},
+            "tokens_per_second": round(sum(len(row.tokens) for row in rows) / max(sampling, 1e-9))}
+    for origin in (ON_POLICY, NEIGHBOR, GREEDY):
+        drawn = [row for row in (group if origin == GREEDY else rows) if row.origin == origin]
+        if drawn:
+            scores = [row.score for row in drawn]
+            line[origin] = {"n": len(drawn), "score_mean": sum(scores) / len(scores), "score_max": max(scores),
+                            "repeats": sum(row.candidate is not None and not row.new for row in drawn),
+                            "invalid": sum(not row.valid for row in drawn), **metrics.get(origin, {})}
+    return line
+
+
+def summarize(config: Config, task: Task, archive: Archive, counts: dict, stop: str) -> dict:
+    """What goes into summary.json."""
+    best = archive.best(1)[0] if archive.best(1) else None
+    return {"task": task.name, "target": task.target, "method": config.method, "seed": config.seed,
+            "model": config.model, "preset": config.preset, "best_score": best.score if best else 0.0,
+            "best": best.candidate if best else None, "solved": stop == "solved", "stop": stop,
+            "best_at_proposal": best.proposal if best else None,
+            "evaluations": sum(e.step > 0 for e in archive.of.values()), "proposals": counts["proposals"],
+            "repeats": counts["repeats"], "invalid": counts["invalid"],
+            "warm_start": sum(e.step == 0 for e in archive.of.values()), "steps": counts["step"],
+            "skipped_updates": counts["skipped"], "seconds": round(counts["seconds"], 2)}
+
+
+# -------------------------------------------------------------------------------------------------- main
+
+def parse_arguments(argv: list[str]) -> tuple[Config, Task]:
+    first = Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--task", default=Config.task)
+    cls = tasks.load_task_class(first.parse_known_args(argv)[0].task)
+    parser = Parser(prog="migrate.py", allow_abbrev=False, description=__doc__.split("\n")[0])
+    add_flags(parser.add_argument_group("search"), Config)
+    add_flags(parser.add_argument_group(f"task {cls.name}"), cls, skip=[f.name for f in dataclasses.fields(Config)])
+    flags = vars(parser.parse_args(argv))
+    config = Config(**{f.name: flags[f.name] for f in dataclasses.fields(Config)})
+    task = cls(**{f.name: flags[f.name] for f in dataclasses.fields(cls)})
+    return resolve(config, task), task
+
+
+def versions() -> dict[str, str]:
+    return {"python": sys.version.split()[0],
+            **{p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")}}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0 done, 1 stopped, 2 an error that the user can mend, 130 Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    folder = None
+    try:
+        config, task = parse_arguments(argv)
+        name = f"{task.name}-{task.target}-{config.method}-seed{config.seed}"
+        folder = Path(config.out) if config.out else free_folder(name, config.resume)
+        if config.resume and (folder / "summary.json").exists():
+            print(f"{folder} is finished already:")
+            report(json.loads((folder / "summary.json").read_text()), folder)
+            return 0
+        settings = {"config": {k: v for k, v in asdict(config).items() if k not in ("out", "resume")},
+                    "options": asdict(task), "versions": versions(), "command": ["python", "migrate.py", *argv]}
+        run = Run(folder, settings, config.resume)
+        echo(config, task, folder)
+        policy = load_policy(config, model_source(config, task))
+        with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
+            summary = search(config, task, policy, run, bar.show)
+        write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
+        report(summary, folder)
+        return 0
+    except KeyboardInterrupt:
+        print(f"\nstopped; everything scored so far is in {folder}. Continue with:\n  python migrate.py "
+              f"{' '.join(a for a in argv if a != '--resume')} --resume", file=sys.stderr)
+        return 130
+    except (UserError, RunStopped) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        print(f"error: cannot write {error.filename or folder}: {error.strerror}; free some room or choose another --out, "
+              "then --resume", file=sys.stderr)
+        return 2
+
+
+def echo(config: Config, task: Task, folder: Path) -> None:
+    """The resolved settings, before anything slow happens."""
+    group = f"{config.n_on_policy} on-policy + {config.n_greedy} greedy + {config.n_neighbors} neighbours"
+    extent = f"{config.budget} evaluations" if config.budget else f"{config.steps} steps"
+    training = f"lr {config.lr:g} x {config.inner_iterations}, LoRA r={config.lora_r} on {config.lora_targets}"
+    print(f"{task.name}: {config.method} on {config.model}, preset {config.preset}, seed {config.seed}\n"
+          f"group: {group}, top {config.top_k}, novelty {config.novelty}; {extent}\n"
+          f"{training if METHODS[config.method].trains else 'no training'}\nrun: {folder}")
+
+
+def report(summary: dict, folder: Path) -> None:
+    s = summary
+    spent = (f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, {s['repeats']} repeats, "
+             f"{s['invalid']} invalid), {s['steps']} steps, {s['seconds']:.0f} s")
+    why = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
+           "stale": f"ended early: no new candidate in {GIVE_UP_AFTER} steps"}[s["stop"]]
+    print(f"{why}: best {s['best']!r} with score {s['best_score']:.4f}, found at proposal {s['best_at_proposal']}\n"
+          f"{spent}\nrun: {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

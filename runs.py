@@ -1,0 +1,142 @@
+"""A run on disk and on the screen: its folder, its progress bar, its flags. Knows nothing of policies or of tasks.
+
+    config.json    settings, task options, versions, command; written once
+    evals.jsonl    every evaluation as it happens, append-only
+    steps.jsonl    one line a step, append-only
+    checkpoint/    LoRA weights, optimizer state and counts after a step; replaced atomically
+    adapter/       the final LoRA in PEFT format
+    summary.json   what was found; present once the run is finished
+"""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tasks import UserError
+
+
+class RunStopped(Exception):
+    """The run cannot go on; what it found is on disk. The command line prints it as one line and exits with code 1."""
+
+
+class Run:
+    """A run's folder. evals.jsonl and steps.jsonl only ever grow; everything else is replaced atomically.
+
+    After an interruption the steps since the last checkpoint are taken again; what evals.jsonl already holds of them
+    is not evaluated again (migrate.Archive), and what steps.jsonl already holds is not written again.
+    """
+
+    def __init__(self, folder: Path, settings: dict, resume: bool):
+        self.folder = folder
+        exists = (folder / "config.json").exists()
+        if exists and not resume:
+            raise UserError(f"{folder} holds a run already: continue it with --resume, or choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        if exists:
+            old = json.loads((folder / "config.json").read_text())
+            differing = sorted(name for part in ("config", "options") for name in settings[part] | old[part]
+                               if settings[part].get(name) != old[part].get(name))
+            if differing:
+                raise UserError(f"{folder} is in use by another configuration (it differs in {', '.join(differing)}): "
+                                "resume it with its own settings, or choose another --out")
+        else:
+            write_atomically(folder / "config.json", json.dumps(settings, indent=1))
+        self.evaluations = read_jsonl(folder / "evals.jsonl")
+        self.steps_logged = len(read_jsonl(folder / "steps.jsonl"))
+        self.evals_file = open(folder / "evals.jsonl", "a")
+        self.steps_file = open(folder / "steps.jsonl", "a")
+        self.next_checkpoint = 0.0
+
+    def log_evaluation(self, line: dict) -> None:
+        self.evals_file.write(json.dumps(line) + "\n")
+        self.evals_file.flush()
+
+    def log_step(self, line: dict) -> None:
+        if line["step"] > self.steps_logged:
+            self.steps_file.write(json.dumps(line) + "\n")
+            self.steps_file.flush()
+            self.steps_logged = line["step"]
+
+    def save_checkpoint(self, state: dict, force: bool = False) -> None:
+        """At most every two seconds, and for at most a twentieth of the time: steps in between can be taken again."""
+        import torch
+        started = time.monotonic()
+        if force or started > self.next_checkpoint:
+            (self.folder / "checkpoint").mkdir(exist_ok=True)
+            new = self.folder / "checkpoint" / "state.new"
+            torch.save(state, new)
+            os.replace(new, new.with_name("state.pt"))
+            self.next_checkpoint = time.monotonic() + max(2.0, 20 * (time.monotonic() - started))
+
+    def load_checkpoint(self) -> dict | None:
+        import torch
+        path = self.folder / "checkpoint" / "state.pt"
+        return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+    def close(self) -> None:
+        self.evals_file.close()
+        self.steps_file.close()
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The lines of a ledger. A torn last line (the process was killed while writing) is cut off, in the file too."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[:data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    os.replace(new, path)
+
+
+def free_folder(name: str, resume: bool) -> Path:
+    """The first free one (to resume: the last used one) of runs/NAME, runs/NAME-2, runs/NAME-3, .."""
+    name, number = re.sub(r"[^\w.-]+", "_", name), 1
+    while (folder := Path("runs", name if number == 1 else f"{name}-{number}")).exists():
+        last, number = folder, number + 1
+    return last if resume and number > 1 else folder
+
+
+class ProgressBar(tqdm):
+    """A bar over steps, or over evaluations, with the best candidate so far behind it."""
+
+    def __init__(self, total: int, unit: str):
+        super().__init__(total=total, unit=unit, dynamic_ncols=True,
+                         bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}] {postfix}")
+
+    def show(self, done: int, evaluations: int, candidate: str, score: float) -> None:
+        self.set_postfix_str(f"best {candidate[:60]!r} {score:.3f}, {evaluations} scored", refresh=False)
+        self.update(done - self.n)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(f"{message} (--help lists the flags)")
+
+
+def add_flags(parser, cls, skip=()) -> None:
+    """One flag for each field of a dataclass: its type, its default and, as help, the comment behind it."""
+    source = "\n".join(inspect.getsource(base) for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base))
+    comments = dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", source, flags=re.M))
+    for f in dataclasses.fields(cls):
+        if f.name not in skip:
+            kind = str(f.type).removesuffix(" | None")
+            how = ({"action": argparse.BooleanOptionalAction} if kind == "bool" else
+                   {"type": {"int": int, "float": float, "str": str}[kind], "metavar": kind.upper()})
+            parser.add_argument("--" + f.name.replace("_", "-"), default=f.default,
+                                help=comments.get(f.name, "").replace("%", "%%"), **how)

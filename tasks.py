@@ -1,0 +1,293 @@
+"""The black-box problems that MiGrATe searches: what to ask, how to read an answer, how to score it.
+
+A task knows nothing of models or of training. It is a dataclass (its fields are its options, and become
+command-line flags) with five methods and three class attributes:
+
+    prompt()                     str          the task prompt x
+    variation_prompt(parents)    str          the neighbour prompt x_ns; parents: list of candidates, worst to best
+    parse(completion)            list[str]    the candidates in a completion, in canonical form; [] if hopeless
+    render(candidate)            str          the completion that would have proposed this candidate
+    score(candidates)            iterator of (candidate, Score); in any order, as results arrive
+    warm_start(seed)             list[str]    candidates scored before the search (default: none)
+    bundled                      str | None   folder under tiny/ with the small policy that knows these prompts
+    presets                      dict         "paper" and "tiny": settings of migrate.Config for this task
+    candidates_per_completion    int          how many candidates one completion is asked for
+
+A candidate is a string: two candidates are the same one if the strings are equal.
+"""
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import random
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+HERE = Path(__file__).parent
+
+
+class UserError(Exception):
+    """Something that the user can mend. The command line prints it as one line and exits with code 2."""
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the black box said of one candidate.
+
+    value: f(candidate) in [0, 1]. valid: False if the candidate could not be scored at all (its value is then 0,
+    but a valid candidate may score 0 too). info: anything else worth a place in evals.jsonl, JSON-serialisable.
+    """
+    value: float
+    valid: bool = True
+    info: dict = field(default_factory=dict)
+
+
+INVALID = Score(0.0, valid=False)
+
+
+@dataclass
+class Task:
+    """Base class: subclass it, override what differs. The README has a complete example."""
+    target: str = ""
+
+    name: ClassVar[str] = "task"
+    bundled: ClassVar[str | None] = None
+    presets: ClassVar[dict[str, dict]] = {"paper": {}, "tiny": {}}
+    default_preset: ClassVar[str] = "tiny"      # with a bundled policy; with any other model it is paper
+    candidates_per_completion = 1
+
+    def prompt(self) -> str:
+        raise NotImplementedError
+
+    def variation_prompt(self, parents: list[str]) -> str:
+        raise NotImplementedError
+
+    def parse(self, completion: str) -> list[str]:
+        text = completion.strip()
+        return [text] if text else []
+
+    def render(self, candidate: str) -> str:
+        return candidate
+
+    def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
+        raise NotImplementedError
+
+    def warm_start(self, seed: int) -> list[str]:
+        return []
+
+    def solved(self, score: Score) -> bool:
+        return score.value >= 1.0
+
+
+# ------------------------------------------------------------------------------------------ word search
+
+WORD = re.compile(r"[a-z]+")
+PUBLISHED_WORDS = ("airbase birthstone cement computer filament machetes meatloaf mob polyethylene skillet").split()
+
+
+@functools.cache
+def word_vectors() -> tuple[dict[str, int], np.ndarray]:
+    """The bundled table: {word: row} and unit vectors (N, D) float32, of the question "What is a <word>?".
+
+    Made by data/make_word_vectors.py with all-MiniLM-L6-v2; stored as int8, one scale for all.
+    """
+    table = np.load(HERE / "data" / "word_vectors.npz")
+    words = bytes(table["words"]).decode("ascii").split("\n")
+    vectors = table["vectors"].astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return {word: row for row, word in enumerate(words)}, vectors
+
+
+def words_in(completion: str) -> list[str]:
+    """The words that an answer proposes, lower case, each once, in order.
+
+    Reads what real models write: a bare word, a JSON list or object, a fenced block, a thinking tag before the
+    answer, a numbered or bulleted list, a quoted or bold word in a sentence. A sentence without any of these, or
+    anything that is not plain English letters, proposes nothing.
+    """
+    text = re.sub(r"<think(ing)?>.*?(</think(ing)?>|\Z)", " ", completion, flags=re.S | re.I)
+    fenced = re.search(r"```\w*\s*\n?(.*?)```", text, flags=re.S)
+    text = (fenced.group(1) if fenced else text).strip()
+    items = _json_strings(text)
+    if items is None:
+        lines = [re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", line).strip() for line in text.splitlines()]
+        lines = [line for line in lines if line]
+        bare = [line.strip(" .,!:;\"'`*_") for line in lines]
+        marked = re.findall(r"[\"“'‘`*_]+([A-Za-z]+)[\"”'’`*_]+", text)
+        if lines and all(re.fullmatch(r"[A-Za-z]+", word) for word in bare):
+            items = bare                                                # one word a line
+        elif len(lines) == 1 and re.fullmatch(r"[A-Za-z]+(\s*,\s*[A-Za-z]+)+\W*", lines[0]):
+            items = re.findall(r"[A-Za-z]+", lines[0])                  # a, b, c
+        elif marked:
+            items = marked                                              # I would say "cement".
+        else:
+            after = re.search(r"(?:answer|guess|word)\b[^:\n]{0,30}(?:\bis\b|:)\s*([A-Za-z]+)\W*$", text, flags=re.I)
+            items = [after.group(1)] if after else []                   # My guess is cement.
+    words = [item.strip().lower() for item in items]
+    return list(dict.fromkeys(word for word in words if WORD.fullmatch(word)))
+
+
+def _json_strings(text: str) -> list[str] | None:
+    """All strings among the values of the first JSON list or object in a text, else None."""
+    for start in re.finditer(r"[\[{]", text):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text[start.start():])
+        except (ValueError, RecursionError):
+            continue
+        strings, todo = [], [value]
+        while todo:
+            item = todo.pop(0)
+            if isinstance(item, str):
+                strings.append(item)
+            elif isinstance(item, (list, dict)):
+                todo[:0] = list(item.values()) if isinstance(item, dict) else item
+        return strings
+    return None
+
+
+
+@dataclass
+class WordSearch(Task):
+    """Semantle: find a hidden English word from how close in meaning each guess is (paper, word search).
+
+    f(guess) = 1 for the word itself, else cos(e(q(guess)), e(q(target))) floored at 0, where q(w) = "What is a w?"
+    and e embeds a sentence. A guess that is not one alphabetic word, or is not in the table, is invalid: f = 0.
+    """
+    target: str = "computer"            # the hidden word; "random" draws one by --seed and keeps it secret
+    embedder: str = ""                  # Hub name or folder of a sentence encoder; empty: the bundled word vectors
+    warm_start_words: int = 20          # random words, never the target, scored before the search
+    candidates_per_completion: int = 1  # words asked for in one completion (the paper: 10, as a JSON list)
+    seed: int = 0                       # draws the target if it is "random"
+
+    name: ClassVar[str] = "wordsearch"
+    bundled: ClassVar[str | None] = "wordsearch"
+    presets: ClassVar[dict[str, dict]] = {
+        "paper": dict(proposals=1000, n_on_policy=0, n_greedy=0, n_neighbors=10, top_k=3, lr=5e-5, lora_r=64,
+                      lora_alpha=16, inner_iterations=2, max_new_tokens=64)}
+    presets["tiny"] = presets["paper"] | dict(lr=5e-4)
+
+    # Prompts never say anything about the target. Their wording is what tiny/wordsearch was trained on.
+    def prompt(self) -> str:
+        return f"Guess the hidden word. {self._answer_with()}"
+
+    def variation_prompt(self, parents: list[str]) -> str:
+        if len(parents) == 1:
+            return f"Guess the hidden word. Its meaning is close to: {parents[0]}. {self._answer_with()}"
+        return (f"Guess the hidden word. Its meaning is close to these, the last the closest: {', '.join(parents)}. "
+                f"{self._answer_with()}")
+
+    def _answer_with(self) -> str:
+        if self.candidates_per_completion == 1:
+            return "Answer with one English word."
+        return f"Answer with a JSON list of {self.candidates_per_completion} different English words."
+
+    def parse(self, completion: str) -> list[str]:
+        words = words_in(completion)
+        # a single answer is one word: the last one that the model marked, after whatever it thought aloud
+        return words if self.candidates_per_completion > 1 else words[-1:]
+
+    def render(self, candidate: str) -> str:
+        return candidate if self.candidates_per_completion == 1 else json.dumps([candidate])
+
+    def __post_init__(self):
+        words = self._vocabulary()
+        if self.target == "random":
+            self.hidden = random.Random(f"target {self.seed}").choice(words)
+        else:
+            self.hidden = self.target.lower()
+        if not WORD.fullmatch(self.hidden):
+            raise UserError(f"the target must be one English word in plain letters, not {self.target!r}")
+        if not self.embedder and self.hidden not in word_vectors()[0]:
+            raise UserError(f"the target {self.hidden!r} is not among the {len(words)} words of the bundled table: choose "
+                            "another, or score with a sentence encoder (--embedder HUB_NAME_OR_FOLDER)")
+
+    @staticmethod
+    def _vocabulary() -> list[str]:
+        return list(word_vectors()[0])
+
+    def warm_start(self, seed: int) -> list[str]:
+        words = [word for word in self._vocabulary() if word != self.hidden]
+        return random.Random(f"warm start {seed}").sample(words, self.warm_start_words)
+
+    def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
+        if self.embedder:
+            vectors = dict(zip([*candidates, self.hidden], embed([*candidates, self.hidden], self.embedder)))
+        else:
+            row, table = word_vectors()
+            vectors = {word: table[row[word]] for word in [*candidates, self.hidden] if word in row}
+        for word in candidates:
+            if word == self.hidden:
+                yield word, Score(1.0)
+            elif word not in vectors:
+                yield word, INVALID
+            else:
+                # never 1 for another word, however close: only the target itself solves the task
+                yield word, Score(min(max(0.0, float(vectors[word] @ vectors[self.hidden])), 0.9999))
+
+
+@functools.cache
+def load_embedder(source: str):
+    import torch
+    import transformers
+    try:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return transformers.AutoTokenizer.from_pretrained(source), transformers.AutoModel.from_pretrained(source).to(device).eval()
+    except (OSError, ValueError) as error:
+        raise UserError(f"the sentence encoder {source} is neither a folder nor a Hub model that can be reached") from error
+
+
+def embed(words: list[str], source: str, batch: int = 256) -> np.ndarray:
+    """Unit vectors (N, D) of the question about each word: mean of the last hidden states over the tokens."""
+    import torch
+    tokenizer, model = load_embedder(source)
+    vectors = []
+    for i in range(0, len(words), batch):
+        questions = [question(word) for word in words[i:i + batch]]
+        inputs = tokenizer(questions, padding=True, return_tensors="pt").to(model.device)
+        with torch.no_grad():
+            hidden = model(**inputs).last_hidden_state                                      # (B, T, D)
+        weight = inputs["attention_mask"][..., None].to(hidden.dtype)
+        mean = (hidden * weight).sum(1) / weight.sum(1)
+        vectors.append(torch.nn.functional.normalize(mean.float(), dim=1).cpu().numpy())
+    return np.concatenate(vectors)
+
+
+def question(word: str) -> str:
+    return f"What is {'an' if word[0] in 'aeiou' else 'a'} {word}?"
+
+
+TASKS: dict[str, type[Task]] = {"wordsearch": WordSearch}
+
+
+def load_task_class(name: str) -> type[Task]:
+    """A task of tasks.py by name, or a Task subclass from path/to/file.py[:ClassName]."""
+    if name in TASKS:
+        return TASKS[name]
+    path, _, class_name = name.partition(":")
+    if not path.endswith(".py"):
+        raise UserError(f"unknown task {name!r}; choose from {', '.join(TASKS)}, or give path/to/file.py[:ClassName]")
+    if not Path(path).is_file():
+        raise UserError(f"there is no task file {path}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module         # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {one_line(error)}") from error
+    classes = {k: v for k, v in vars(module).items()
+               if isinstance(v, type) and issubclass(v, Task) and v.__module__ == spec.name}
+    if class_name not in classes and (class_name or len(classes) != 1):
+        raise UserError(f"{path} defines the tasks {', '.join(classes) or '(none)'}: name one, as in {path}:ClassName")
+    return classes[class_name or next(iter(classes))]
