@@ -24,19 +24,13 @@ Read from top to bottom: configuration, archive and parents, policy, GRPO, one g
 """
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import errno
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
-import inspect
-import json
 import math
 import os
 import random
-import re
 import sys
 import time
 import traceback
@@ -47,7 +41,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import tasks
-from runs import Parser, ProgressBar, Run, RunStopped, add_flags, free_folder, write_atomically
+from runs import Parser, ProgressBar, Run, RunStopped, add_flags, exit_code, free_folder, print_summary, run_folder
 from tasks import Score, Task, UserError, one_line
 
 HERE = Path(__file__).parent
@@ -392,7 +386,8 @@ def prefix_cache(policy: Policy, prompt_ids: list[int], n: int):
     from transformers import DynamicCache
     cache = DynamicCache(config=policy.model.config)
     ids = torch.tensor([prompt_ids[:-1]], device=policy.model.device)           # (1, P-1)
-    policy.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    nowhere = torch.empty(0, dtype=torch.long, device=ids.device)               # no logits are needed here
+    policy.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=nowhere)
     cache.batch_repeat_interleave(n)
     return cache
 
@@ -775,67 +770,33 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Task]:
     return resolve(config, task), task
 
 
-def versions() -> dict[str, str]:
-    return {"python": sys.version.split()[0],
-            **{p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")}}
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0 done, 1 stopped, 2 an error that the user can mend, 130 Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
-    folder = None
-    try:
-        config, task = parse_arguments(argv)
-        name = f"{task.name}-{task.target}-{config.method}-seed{config.seed}"
-        folder = Path(config.out) if config.out else free_folder(name, config.resume)
+def main(argv: list[str]) -> None:
+    config, task = parse_arguments(argv)
+    name = f"{task.name}-{task.target}-{config.method}-seed{config.seed}"
+    folder = Path(config.out) if config.out else free_folder(name, config.resume)
+    with run_folder(folder, argv):
         if config.resume and (folder / "summary.json").exists():
-            print(f"{folder} is finished already:")
-            report(json.loads((folder / "summary.json").read_text()), folder)
-            return 0
-        settings = {"config": {k: v for k, v in asdict(config).items() if k not in ("out", "resume")},
-                    "options": asdict(task), "versions": versions(), "command": ["python", "migrate.py", *argv]}
-        run = Run(folder, settings, config.resume)
-        echo(config, task, folder)
-        policy = load_policy(config, model_source(config, task))
-        with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
-            summary = search(config, task, policy, run, bar.show)
-        write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
-        report(summary, folder)
-        return 0
-    except KeyboardInterrupt:
-        print(f"\nstopped; everything scored so far is in {folder}. Continue with:\n  python migrate.py "
-              f"{' '.join(a for a in argv if a != '--resume')} --resume", file=sys.stderr)
-        return 130
-    except (UserError, RunStopped) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise
-        print(f"error: cannot write {error.filename or folder}: {error.strerror}; free some room or choose another --out, "
-              "then --resume", file=sys.stderr)
-        return 2
+            print(f"{folder} is finished already")
+        else:
+            settings = {k: v for k, v in asdict(config).items() if k not in ("out", "resume")}
+            run = Run(folder, {"config": settings, "options": asdict(task), "command": argv}, config.resume)
+            print(describe(config, task), f"\nrun: {folder}")
+            policy = load_policy(config, model_source(config, task))
+            with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
+                summary = search(config, task, policy, run, bar.show)
+            run.finish(summary)
+        print_summary(folder)
 
 
-def echo(config: Config, task: Task, folder: Path) -> None:
-    """The resolved settings, before anything slow happens."""
-    group = f"{config.n_on_policy} on-policy + {config.n_greedy} greedy + {config.n_neighbors} neighbours"
+def describe(config: Config, task: Task) -> str:
+    """The resolved settings in three lines, shown before anything slow happens."""
     extent = f"{config.budget} evaluations" if config.budget else f"{config.steps} steps"
     training = f"lr {config.lr:g} x {config.inner_iterations}, LoRA r={config.lora_r} on {config.lora_targets}"
-    print(f"{task.name}: {config.method} on {config.model}, preset {config.preset}, seed {config.seed}\n"
-          f"group: {group}, top {config.top_k}, novelty {config.novelty}; {extent}\n"
-          f"{training if METHODS[config.method].trains else 'no training'}\nrun: {folder}")
-
-
-def report(summary: dict, folder: Path) -> None:
-    s = summary
-    spent = (f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, {s['repeats']} repeats, "
-             f"{s['invalid']} invalid), {s['steps']} steps, {s['seconds']:.0f} s")
-    why = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
-           "stale": f"ended early: no new candidate in {GIVE_UP_AFTER} steps"}[s["stop"]]
-    print(f"{why}: best {s['best']!r} with score {s['best_score']:.4f}, found at proposal {s['best_at_proposal']}\n"
-          f"{spent}\nrun: {folder}")
+    return (f"{task.name}: {config.method} on {config.model}, preset {config.preset}, seed {config.seed}\n"
+            f"group: {config.n_on_policy} on-policy + {config.n_greedy} greedy + {config.n_neighbors} neighbours, "
+            f"top {config.top_k}, novelty {config.novelty}; {extent}\n"
+            f"{training if METHODS[config.method].trains else 'no training'}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main, sys.argv[1:]))

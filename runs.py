@@ -10,11 +10,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import errno
+import importlib.metadata
 import inspect
 import json
 import os
 import re
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -48,7 +53,8 @@ class Run:
                 raise UserError(f"{folder} is in use by another configuration (it differs in {', '.join(differing)}): "
                                 "resume it with its own settings, or choose another --out")
         else:
-            write_atomically(folder / "config.json", json.dumps(settings, indent=1))
+            versions = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")}
+            write_atomically(folder / "config.json", json.dumps({**settings, "versions": versions}, indent=1))
         self.evaluations = read_jsonl(folder / "evals.jsonl")
         self.steps_logged = len(read_jsonl(folder / "steps.jsonl"))
         self.evals_file = open(folder / "evals.jsonl", "a")
@@ -81,9 +87,10 @@ class Run:
         path = self.folder / "checkpoint" / "state.pt"
         return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
-    def close(self) -> None:
+    def finish(self, summary: dict) -> None:
         self.evals_file.close()
         self.steps_file.close()
+        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -140,3 +147,43 @@ def add_flags(parser, cls, skip=()) -> None:
                    {"type": {"int": int, "float": float, "str": str}[kind], "metavar": kind.upper()})
             parser.add_argument("--" + f.name.replace("_", "-"), default=f.default,
                                 help=comments.get(f.name, "").replace("%", "%%"), **how)
+
+
+def exit_code(main, argv: list[str]) -> int:
+    """Runs main(argv). 0: done; 1: the run had to stop; 2: an error that the user can mend; 130: Ctrl-C."""
+    try:
+        main(argv)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (UserError, RunStopped) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+
+
+@contextlib.contextmanager
+def run_folder(folder: Path, argv: list[str]):
+    """Whatever ends a run early, the user is told what was found, where it is and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, RunStopped):
+        best = max((e for e in read_jsonl(folder / "evals.jsonl") if e["valid"]), key=lambda e: e["score"], default=None)
+        found = f"best so far: {best['candidate']!r} with score {best['score']:.4f}" if best else "nothing scored yet"
+        again = shlex.join([a for a in argv if a != "--resume"] + ["--resume"])
+        print(f"\nstopped; {found}. Everything scored is in {folder}; continue with\n  python migrate.py {again}",
+              file=sys.stderr)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST):
+            raise
+        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}; make room or choose another --out, "
+                        "then --resume") from error
+
+
+def print_summary(folder: Path) -> None:
+    s = json.loads((folder / "summary.json").read_text())
+    why = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
+           "stale": "ended early, nothing new was proposed for many steps"}[s["stop"]]
+    print(f"{why}: best {s['best']!r} with score {s['best_score']:.4f}, proposal {s['best_at_proposal']}\n"
+          f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, {s['repeats']} repeats, "
+          f"{s['invalid']} invalid), {s['steps']} steps, {s['seconds']:.0f} s\nrun: {folder}")

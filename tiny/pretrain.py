@@ -24,7 +24,6 @@ import collections
 import hashlib
 import math
 import os
-import random
 import re
 import sys
 import time
@@ -61,9 +60,9 @@ STOP_WORDS = set("the of and for with that which from used into having its are w
 def read_wordnet(folder: Path) -> tuple[list[str], dict[tuple[str, str], float], list[str]]:
     """WordNet's database files -> (vocabulary, {(word, word): weight}, the nouns worth hiding).
 
-    The vocabulary: single lower-case words of three letters or more that WordNet's sense-tagged texts contain or
-    that at least five glosses use; and the ten words of the published benchmark (three of them are no WordNet
-    entry: they get the relations of the words that they are made of).
+    The vocabulary: single lower-case words of three letters or more that WordNet's sense-tagged texts contain and its
+    glosses use three times, or that the glosses use ten times; and the ten words of the published benchmark (three of
+    them are no WordNet entry: they get the relations of the words that they are made of).
     """
     synsets, tagged, proper = {}, collections.Counter(), collections.defaultdict(list)
     for pos in ("noun", "verb", "adj", "adv"):
@@ -89,7 +88,7 @@ def read_wordnet(folder: Path) -> tuple[list[str], dict[tuple[str, str], float],
     n_tagged = collections.Counter()
     for (word, _), n in tagged.items():
         n_tagged[word] += n
-    vocabulary = sorted({w for w in single if n_tagged[w] or mentions[w] >= 5} | set(tasks.PUBLISHED_WORDS))
+    vocabulary = sorted({w for w in single if mentions[w] >= (3 if n_tagged[w] else 10)} | set(tasks.PUBLISHED_WORDS))
     known = set(vocabulary)
 
     edges = collections.defaultdict(float)
@@ -100,7 +99,7 @@ def read_wordnet(folder: Path) -> tuple[list[str], dict[tuple[str, str], float],
                 if x != y:
                     edges[x, y] += weight / len(a) ** 0.5
 
-    for (pos, _), (lemmas, links, gloss) in synsets.items():
+    for lemmas, links, gloss in synsets.values():
         words = [w.lower() for w in lemmas]
         relate(words, words, SYNONYM)
         hyponyms = []
@@ -122,7 +121,7 @@ def read_wordnet(folder: Path) -> tuple[list[str], dict[tuple[str, str], float],
     made_of = {"airbase": ["air", "base"], "birthstone": ["birth", "stone"], "machetes": ["machete"]}
     for word, parts in made_of.items():
         for part in parts:
-            for (a, b), weight in [*((e, w) for e, w in edges.items() if e[0] == part)]:
+            for b, weight in [(e[1], w) for e, w in edges.items() if e[0] == part]:
                 if b not in made_of:
                     edges[word, b] += weight / 2
                     edges[b, word] += weight / 2
@@ -145,7 +144,7 @@ def neighbour_table(vocabulary, edges, k=96, hub_power=0.25):
     """
     index = {word: i for i, word in enumerate(vocabulary)}
     degree = collections.Counter()
-    for (a, b), weight in edges.items():
+    for (_, b), weight in edges.items():
         degree[b] += weight
     rows = collections.defaultdict(list)
     for (a, b), weight in edges.items():
@@ -208,16 +207,31 @@ class WordExamples:
         slots = [self.vocabulary[i] for i in parents[0].tolist()]
         template = torch.tensor(chat_ids(self.tokenizer, self.task.variation_prompt(slots)))
         prompts, at = template.repeat(len(parents), 1), 0
-        for column, word in enumerate(slots):
+        for column in range(len(slots)):
             at += int((template[at:] == self.token[parents[0, column]]).nonzero()[0])
             prompts[:, at] = self.token[parents[:, column]]
             at += 1
         return prompts
 
+    def around(self, words: torch.Tensor, generator, steps=(0.4, 0.4, 0.2), through=8, anywhere=64):
+        """A distribution over what is near each word (B,): steps[0] of it on its relations, steps[1] on the relations
+        of `through` of these, steps[2] on words drawn from anywhere. A narrow one would leave a search that varies
+        good words with nothing new to propose, and training with nothing to choose from.
+
+        Returns ids and probabilities, both (B, k + through * k + anywhere).
+        """
+        n, ids, probs = len(words), self.ids, self.probs
+        over = torch.multinomial(probs[words], through, replacement=True, generator=generator)
+        over = ids[words].gather(1, over)                               # (B, through)
+        return (torch.cat([ids[words], ids[over].flatten(1),
+                           torch.randint(len(ids), (n, anywhere), generator=generator)], 1),
+                torch.cat([steps[0] * probs[words], steps[1] / through * probs[over].flatten(1),
+                           torch.full((n, anywhere), steps[2] / anywhere)], 1))
+
     def batch(self, generator: torch.Generator, size: int):
         """Three kinds of prompt, one tensor each."""
         one = self.related[torch.randint(len(self.related), (size,), generator=generator)]
-        yield self.prompts(one[:, None]), self.ids[one], self.probs[one]
+        yield self.prompts(one[:, None]), *self.around(one, generator)
 
         hidden = self.related[torch.randint(len(self.related), (size // 2,), generator=generator)]
         k = int(torch.randint(2, 11, (1,), generator=generator))
@@ -227,8 +241,9 @@ class WordExamples:
         closeness[torch.arange(len(hidden)), hidden] = -1e9             # the hidden word itself is never among them
         seen = torch.multinomial(torch.softmax(sharp * closeness, 1), k, generator=generator)
         order = closeness.gather(1, seen).argsort(1)                    # worst to best
-        labels = torch.cat([hidden[:, None], self.ids[hidden]], 1)
-        weights = torch.cat([torch.full((len(hidden), 1), 0.3), 0.7 * self.probs[hidden]], 1)
+        labels, weights = self.around(hidden, generator)
+        labels = torch.cat([hidden[:, None], labels], 1)
+        weights = torch.cat([torch.full((len(hidden), 1), 0.3), 0.7 * weights], 1)
         yield self.prompts(seen.gather(1, order)), labels, weights
 
         anything = torch.randint(len(self.vocabulary), (1, 4096), generator=generator)
@@ -248,7 +263,7 @@ def word_loss(model, tokenizer, token, prompts, labels, weights):
 
 
 def pretrain_wordsearch(args) -> None:
-    vocabulary, edges, nouns = read_wordnet(args.data)
+    vocabulary, edges, _ = read_wordnet(args.data)
     ids, probs = neighbour_table(vocabulary, edges)
     print(f"{len(vocabulary)} words, {len(edges)} relations, {(probs > 0).sum() / len(ids):.0f} kept a word")
     torch.manual_seed(args.seed)

@@ -1,0 +1,858 @@
+"""Tests of behaviour, not of code: each says which mistake it would catch. The whole suite takes under three minutes.
+
+    python -m pytest -q
+"""
+import dataclasses
+import inspect
+import json
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+import migrate
+import runs
+import tasks
+from migrate import Archive, Config, Evaluation
+from runs import Run
+from tasks import Score, Task, UserError, WordSearch
+
+HERE = Path(__file__).parent
+torch.set_num_threads(1)        # bit-exact repeats, and faster than two for models this small
+
+# ------------------------------------------------------------------- small models of the real kinds
+
+LLAMA3_TEMPLATE = (
+    "{{ '<|begin_of_text|>' }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' "
+    "+ m['content'] + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
+CHATML_TEMPLATE = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+                   "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+SHAPE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             max_position_embeddings=2048)
+
+
+def byte_level_tokenizer(special, eos, pad, template, bos=None):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    text = [WordSearch().prompt(), WordSearch().variation_prompt(["cement", "mortar"]), '["cement", "mortar"]']
+    tokenizer.train_from_iterator(text, trainers.BpeTrainer(vocab_size=340, special_tokens=special, show_progress=False,
+                                                            initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=pad, bos_token=bos,
+                                                chat_template=template, padding_side="left")
+
+
+def build(kind: str, folder: Path) -> Path:
+    """A folder as the Hub would deliver it: random weights, but the tokenizer, special tokens, head, attention and
+    generation defaults of the family."""
+    torch.manual_seed(0)
+    if kind == "llama3":            # untied head, three EOS ids, no padding token of its own
+        special = ["<|begin_of_text|>", "<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+        tokenizer = byte_level_tokenizer(special, "<|eot_id|>", None, LLAMA3_TEMPLATE, bos="<|begin_of_text|>")
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            vocab_size=len(tokenizer), tie_word_embeddings=False, bos_token_id=0, eos_token_id=[1, 2, 3], **SHAPE))
+        defaults = dict(do_sample=True, temperature=0.6, top_p=0.9, eos_token_id=[1, 2, 3], bos_token_id=0)
+    elif kind in ("qwen2", "qwen3"):    # tied head; attention biases (2.5) or query-key norms (3); ships all four defaults
+        tokenizer = byte_level_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "<|im_end|>", "<|endoftext|>",
+                                         CHATML_TEMPLATE)
+        config, cls = ((transformers.Qwen2Config, transformers.Qwen2ForCausalLM) if kind == "qwen2" else
+                       (transformers.Qwen3Config, transformers.Qwen3ForCausalLM))
+        extra = {"head_dim": 8} if kind == "qwen3" else {}
+        model = cls(config(vocab_size=len(tokenizer), tie_word_embeddings=True, bos_token_id=0, eos_token_id=2,
+                           use_sliding_window=False, **SHAPE, **extra))
+        defaults = dict(do_sample=True, temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05,
+                        eos_token_id=[2, 0], pad_token_id=0)
+    elif kind == "gpt2":            # no chat template, learned positions, dropout, pad = eos
+        tokenizer = byte_level_tokenizer(["<|endoftext|>"], "<|endoftext|>", "<|endoftext|>", None)
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+            vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=512, bos_token_id=0, eos_token_id=0))
+        defaults = dict(eos_token_id=0, bos_token_id=0)
+    with torch.no_grad():           # random weights of this size predict almost uniformly: sharpen what they say
+        for p in model.parameters():
+            if p.ndim > 1:
+                p.mul_(4)
+    model.generation_config = transformers.GenerationConfig(**defaults)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory):
+    built = {}
+
+    def get(kind):
+        if kind == "tiny":
+            return HERE / "tiny" / "wordsearch"
+        if kind not in built:
+            built[kind] = build(kind, tmp_path_factory.mktemp(kind))
+        return built[kind]
+    return get
+
+
+def config_for(folder, **settings) -> Config:
+    """A resolved configuration for a word search on some model."""
+    defaults = dict(model=str(folder), preset="paper", lora_targets="all-linear", lora_r=4, max_new_tokens=12, quantize="none")
+    return migrate.resolve(Config(**{**defaults, **settings}), WordSearch())
+
+
+def load(folder, **settings) -> migrate.Policy:
+    policy = migrate.load_policy(config_for(folder, **settings), str(folder))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():           # LoRA's B starts at zero, where half of the gradients vanish: move it
+        for name, p in policy.parameters().items():
+            if "lora_B" in name:
+                p.copy_(0.1 * torch.randn(p.shape, generator=generator))
+    return policy
+
+
+KINDS = ["llama3", "qwen2", "qwen3", "gpt2", "tiny"]
+
+
+def completions_for(policy, lengths=(5, 1, 9, 4)):
+    """Rows of different lengths with an EOS at the end of some, and pad-like tokens inside."""
+    generator, vocabulary = random.Random(0), policy.model.config.vocab_size
+    rows = [[generator.randrange(vocabulary) for _ in range(n)] for n in lengths]
+    rows[0][-1] = min(policy.eos_ids)
+    rows[2][3] = policy.generation.pad_token_id
+    return rows
+
+
+def naive_logprobs(model, prompt_ids, completions, temperature=1.0, pad=0):
+    """The textbook way: one padded batch of prompt + completion, full logits, log-softmax, gather."""
+    longest = max(map(len, completions))
+    ids = torch.tensor([prompt_ids + c + [pad] * (longest - len(c)) for c in completions])
+    attention = torch.tensor([[1] * (len(prompt_ids) + len(c)) + [0] * (longest - len(c)) for c in completions])
+    logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, len(prompt_ids) - 1:-1]
+    chosen = torch.log_softmax(logits.float() / temperature, -1).gather(-1, ids[:, len(prompt_ids):, None])[..., 0]
+    return chosen, attention[:, len(prompt_ids):].float()
+
+
+# ------------------------------------------------------------------------------------------- the policy
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shared_prefix_equals_the_naive_batch(kind, folder_of):
+    """Catches: a prefix without gradients, wrong positions after the cache, padding that leaks into real tokens."""
+    policy = load(folder_of(kind), temperature=0.7)
+    prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
+    completions = completions_for(policy)
+    weight = torch.randn(len(completions), max(map(len, completions)), generator=torch.Generator().manual_seed(2))
+
+    ours, _, mask = migrate.token_logprobs(policy, prompt_ids, completions)
+    (ours * mask * weight).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in policy.parameters().items()}
+    policy.model.zero_grad()
+    naive, naive_mask = naive_logprobs(policy.model, prompt_ids, completions, temperature=0.7)
+    (naive * naive_mask * weight).sum().backward()
+
+    assert torch.equal(mask, naive_mask)
+    assert (ours * mask - naive * mask).abs().max() < 1e-5
+    for name, p in policy.parameters().items():
+        scale = max(1.0, p.grad.abs().max().item())
+        assert (gradients[name] - p.grad).abs().max() < 1e-5 * scale, name
+    assert sum(g.abs().sum() > 0 for g in gradients.values()) == len(gradients)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_distribution_sampled_is_the_distribution_scored(kind, folder_of):
+    """Catches: top-k, top-p, temperature or repetition penalty of the model's generation_config leaking into
+    sampling (transformers fills whatever is None from it), and a score computed at another temperature."""
+    policy = load(folder_of(kind), temperature=1.3)
+    prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
+    torch.manual_seed(0)
+    ids = torch.tensor([prompt_ids] * 6)
+    with torch.no_grad():
+        output = policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
+                                       past_key_values=migrate.prefix_cache(policy, prompt_ids, 6),
+                                       generation_config=policy.generation, output_scores=True, return_dict_in_generate=True)
+    scores = torch.log_softmax(torch.stack(output.scores, 1).float(), -1)                           # (6, T, V)
+    assert torch.isfinite(scores).all(), "some token was ruled out: sampling was truncated"
+    completions = [migrate.first_eos(row, policy.eos_ids) for row in output.sequences[:, len(prompt_ids):].tolist()]
+    logprobs, _, mask = migrate.token_logprobs(policy, prompt_ids, completions)
+    for i, c in enumerate(completions):
+        sampled_from = scores[i, range(len(c)), c]
+        assert (sampled_from - logprobs[i, :len(c)]).abs().max() < 1e-4
+    assert migrate.sample(policy, prompt_ids, 6, seed=0) == completions     # and sample() is exactly this
+
+
+def test_sampling_depends_on_its_seed_alone_and_follows_the_model(folder_of):
+    """Catches: a draw that depends on call history; a cache that mixes rows up (frequencies would be off)."""
+    policy = load(folder_of("qwen2"), max_new_tokens=1)
+    prompt_ids = migrate.encode_prompt(policy, "x")
+    first = migrate.sample(policy, prompt_ids, 2000, seed=5)
+    torch.rand(7)
+    assert migrate.sample(policy, prompt_ids, 2000, seed=5) == first != migrate.sample(policy, prompt_ids, 2000, seed=6)
+    with torch.no_grad():
+        probs = torch.softmax(policy.model(torch.tensor([prompt_ids])).logits[0, -1], -1)
+    counts = torch.bincount(torch.tensor([c[0] for c in first]), minlength=len(probs)).float()
+    sigma = (2000 * probs * (1 - probs)).sqrt().clamp(min=1)
+    assert ((counts - 2000 * probs).abs() / sigma).max() < 5
+
+
+def test_every_eos_of_the_model_ends_a_completion(folder_of):
+    policy = load(folder_of("llama3"))
+    assert policy.eos_ids == {1, 2, 3} and policy.generation.pad_token_id in policy.eos_ids
+    ends = [row[-1] for seed in range(3) for row in migrate.sample(policy, migrate.encode_prompt(policy, "x"), 200, seed)
+            if len(row) < 12]
+    assert ends and set(ends) <= {1, 2, 3}
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12))
+def test_a_completion_keeps_its_first_eos_and_nothing_behind_it(tokens):
+    """Catches: masking by token value, which drops the EOS whenever pad = eos: stopping is then never trained."""
+    row = migrate.first_eos(tokens, frozenset({1, 3}))
+    assert tokens[:len(row)] == row and not {1, 3} & set(row[:-1])
+    assert row[-1] in (1, 3) or row == tokens
+
+
+def test_prompts_go_through_the_chat_template(folder_of):
+    policy = load(folder_of("llama3"))
+    ids = migrate.encode_prompt(policy, "Guess.")
+    assert policy.tokenizer.decode(ids) == ("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nGuess.<|eot_id|>"
+                                            "<|start_header_id|>assistant<|end_header_id|>\n\n")
+    assert ids.count(0) == 1        # one begin-of-text, not two
+    with pytest.raises(UserError, match="context of 2048"):
+        migrate.encode_prompt(policy, "long " * 3000)
+
+
+def test_dropout_is_off_although_the_model_stays_in_train_mode(folder_of):
+    policy = load(folder_of("gpt2"))
+    prompt_ids, completions = migrate.encode_prompt(policy, "x"), [[5, 6, 7]]
+    assert policy.model.training
+    once, again = (migrate.token_logprobs(policy, prompt_ids, completions)[0] for _ in range(2))
+    assert torch.equal(once, again)
+
+
+@pytest.mark.parametrize("kind", ["llama3", "tiny"])
+def test_4bit_weights_train_after_sampling_and_equal_their_dequantised_twin(kind, folder_of):
+    """Real NF4 weights with double quantisation. Catches: LoRA gradients that vanish once an evaluation-mode forward has
+    repacked the weights, and a quantised forward that differs from the same computation on the dequantised weights
+    (tolerance 2e-3 in log-probability, 2% in gradient: bitsandbytes multiplies in its own precision)."""
+    import bitsandbytes as bnb
+    policy = load(folder_of(kind), quantize="4bit")
+    prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
+    migrate.sample(policy, prompt_ids, 4, seed=0)
+    completions = completions_for(policy)
+    ours, _, mask = migrate.token_logprobs(policy, prompt_ids, completions)
+    (ours * mask).sum().backward()
+    linear = [m for m in policy.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    assert linear and all(m.weight.quant_state.nested and m.weight.quant_state.quant_type == "nf4" for m in linear)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters().values())
+
+    twin = load(folder_of(kind), quantize="none")
+    weights = {name: bnb.functional.dequantize_4bit(m.weight.data, m.weight.quant_state).float()
+               for name, m in policy.model.named_modules() if isinstance(m, bnb.nn.Linear4bit)}
+    with torch.no_grad():
+        for name, module in twin.model.named_modules():
+            if name in weights:
+                module.weight.copy_(weights[name])
+    expected, mask = naive_logprobs(twin.model, prompt_ids, completions)
+    (expected * mask).sum().backward()
+    assert (ours * mask - expected * mask).abs().max() < 2e-3
+    for (name, p), q in zip(policy.parameters().items(), twin.parameters().values()):
+        assert (p.grad - q.grad).norm() < 0.02 * q.grad.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize("config", [
+    transformers.MistralConfig(sliding_window=64, **SHAPE),
+    transformers.Gemma2Config(**SHAPE),
+    transformers.MambaConfig(hidden_size=32, num_hidden_layers=2, state_size=4),
+], ids=lambda c: c.model_type)
+def test_models_without_a_full_attention_cache_are_refused(config):
+    with pytest.raises(UserError, match="sliding-window, linear-attention or state-space"):
+        migrate.check_full_attention(config, "some/model")
+
+
+# ------------------------------------------------------------------------------------------------- GRPO
+
+def test_advantages_by_hand():
+    assert migrate.group_advantages(torch.tensor([1.0, 0.0, 0.5, 0.1])).tolist() == pytest.approx([0.6, -0.4, 0.1, -0.3])
+
+
+def test_loss_by_hand():
+    """Two rows, A = +-0.5. Row 1: ratios 1.5 (clipped to 1.28) and 1; row 2: ratio 0.5 (clipped to 0.8), one token."""
+    old = torch.zeros(2, 2)
+    new = torch.log(torch.tensor([[1.5, 1.0], [0.5, 9.0]]))
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    loss, clipped = migrate.grpo_loss(new, old, torch.tensor([0.5, -0.5]), mask, 0.2, 0.28)
+    assert loss.item() == pytest.approx(-((1.28 * 0.5 + 1.0 * 0.5) / 2 + 0.8 * -0.5) / 2)
+    assert clipped.tolist() == [[True, False], [True, False]]
+
+
+def independent_loss(new, old, advantages, mask, low, high, kl, base):
+    """The same equation, token by token in plain Python."""
+    total = 0.0
+    for i, a in enumerate(advantages):
+        row, n = 0.0, 0
+        for t, m in enumerate(mask[i]):
+            if m:
+                ratio = math.exp(new[i][t] - old[i][t])
+                row += min(ratio * a, min(max(ratio, 1 - low), 1 + high) * a)
+                d = base[i][t] - new[i][t]
+                row -= kl * (math.exp(d) - d - 1)
+                n += 1
+        total += row / max(n, 1)
+    return -total / len(advantages)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 10**6), st.sampled_from([0.0, 0.1]))
+def test_loss_against_an_independent_implementation(G, T, seed, kl):
+    g = torch.Generator().manual_seed(seed)
+    new, old, base = (torch.randn(G, T, generator=g).double() for _ in range(3))
+    advantages, mask = torch.randn(G, generator=g).double(), (torch.rand(G, T, generator=g) < 0.7).double()
+    inputs = [x.clone() for x in (new, old, advantages, mask, base)]
+    loss, _ = migrate.grpo_loss(new, old, advantages, mask, 0.2, 0.28, kl, base)
+    expected = independent_loss(*(x.tolist() for x in (new, old, advantages, mask)), 0.2, 0.28, kl, base.tolist())
+    assert loss.item() == pytest.approx(expected, abs=1e-9)
+    assert all(torch.equal(a, b) for a, b in zip(inputs, (new, old, advantages, mask, base)))   # inputs are not written
+
+
+def test_at_ratio_one_the_gradient_is_the_policy_gradient():
+    """d loss / d logprob = - A_i / (G |o_i|): nothing is clipped, every row weighs the same whatever its length."""
+    logprobs = torch.randn(2, 3, requires_grad=True)
+    mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    loss, _ = migrate.grpo_loss(logprobs, logprobs.detach(), torch.tensor([0.3, -0.3]), mask, 0.2, 0.28)
+    loss.backward()
+    assert logprobs.grad.flatten().tolist() == pytest.approx([-0.05, -0.05, -0.05, 0.15, 0, 0])
+
+
+# ------------------------------------------------------------------------------------ a task to search on
+
+class Letters(Task):
+    """Real prompts for the bundled policy, a black box of its own: the share of a word's letters that are vowels."""
+    name, bundled = "letters", "wordsearch"
+    presets = {"paper": {}, "tiny": dict(proposals=60, n_on_policy=3, n_greedy=2, n_neighbors=5, lr=1e-3, lora_r=8,
+                                         max_new_tokens=4)}
+    calls: list = []            # every candidate that the scorer was called on, over all instances
+
+    def prompt(self):
+        return WordSearch().prompt()
+
+    def variation_prompt(self, parents):
+        return WordSearch().variation_prompt(parents)
+
+    def parse(self, completion):
+        return tasks.words_in(completion)[-1:]
+
+    def score(self, candidates):
+        for c in candidates:
+            Letters.calls.append(c)
+            yield c, Score(0.0, valid=False) if "z" in c else Score(sum(x in "aeiou" for x in c) / (len(c) + 1))
+
+    def warm_start(self, seed):
+        return random.Random(seed).sample(["stone", "cement", "audio", "zebra"], 3)
+
+
+def run(folder, task=None, **settings):
+    """One search, as the command line runs it. Returns (summary, evaluations, steps, LoRA weights)."""
+    task = task or Letters()
+    config = migrate.resolve(Config(**{"seed": 0, **settings}), task)
+    the_run = Run(Path(folder), {"config": dataclasses.asdict(config), "options": {}}, resume=settings.get("resume", False))
+    policy = migrate.load_policy(config, migrate.model_source(config, task))
+    Letters.calls = []
+    summary = migrate.search(config, task, policy, the_run)
+    the_run.finish(summary)
+    evals, steps = (runs.read_jsonl(Path(folder) / f) for f in ("evals.jsonl", "steps.jsonl"))
+    return summary, evals, steps, {k: p.detach().clone() for k, p in policy.parameters().items()}
+
+
+def without_times(lines):
+    return [{k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")} for line in lines]
+
+
+def same_weights(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# ------------------------------------------------------------------------------------------- the search
+
+@pytest.mark.parametrize("method", migrate.METHODS)
+def test_every_method_runs_with_its_own_group(method, tmp_path):
+    """Catches: a greedy row that is never inserted (grpo-greedy would equal grpo), a method that trains and should not."""
+    task = Letters()
+    summary, evals, steps, lora = run(tmp_path / "r", task, method=method, steps=4)
+    config = migrate.resolve(Config(method=method), task)
+    counts = {"on-policy": config.n_on_policy, "greedy": config.n_greedy, "neighbor": config.n_neighbors}
+    expected = {"random": (10, 0, 0), "ns": (0, 0, 10), "opro": (0, 0, 10), "grpo": (10, 0, 0), "grpo-greedy": (9, 1, 0)}
+    assert tuple(counts.values()) == expected.get(method, (3, 2, 5))
+    for line in steps:
+        assert {origin: line[origin]["n"] for origin in counts if origin in line} == {k: v for k, v in counts.items() if v}
+    moved = any(p.abs().sum() > 0 for name, p in lora.items() if "lora_B" in name)
+    assert moved == migrate.METHODS[method].trains == (tmp_path / "r" / "adapter").exists()
+    assert summary["proposals"] == 4 * (config.n_on_policy + config.n_neighbors)
+    assert summary["evaluations"] == len(evals) - summary["warm_start"] and summary["warm_start"] == 3
+    seen = [p for e in evals for p in e["parents"]]
+    order = {e["candidate"]: e["score"] for e in evals}
+    if method == "opro":            # worst to best; the authors' greedy row was the worst of the list
+        assert seen and all(order[a] <= order[b] for e in evals for a, b in zip(e["parents"], e["parents"][1:]))
+
+
+def test_lora_moves_and_the_base_does_not(tmp_path):
+    config = migrate.resolve(Config(steps=2), Letters())
+    policy = migrate.load_policy(config, migrate.model_source(config, Letters()))
+    before = {k: p.detach().clone() for k, p in policy.model.named_parameters()}
+    migrate.search(config, Letters(), policy, Run(tmp_path / "r", {"config": {}, "options": {}}, False))
+    moved = {k for k, p in policy.model.named_parameters() if not torch.equal(p, before[k])}
+    assert moved == set(policy.parameters()) and all("lora_" in k for k in moved)
+
+
+def test_the_seed_decides_everything_and_changes_everything(tmp_path):
+    """Catches: seeds that change nothing; LoRA weights that escape the seed."""
+    a, b, c = (run(tmp_path / n, seed=s, steps=4) for n, s in (("a", 1), ("b", 1), ("c", 2)))
+    assert a[1] == b[1] and without_times(a[2]) == without_times(b[2]) and same_weights(a[3], b[3])
+    assert [e["candidate"] for e in a[1]] != [e["candidate"] for e in c[1]] and not same_weights(a[3], c[3])
+
+
+def test_training_raises_the_score_of_what_the_policy_proposes(tmp_path):
+    """The point of it all: on-policy samples late in a run score higher than early ones, and than untrained ones."""
+    late = {}
+    for method in ("grpo", "random"):
+        _, _, steps, _ = run(tmp_path / method, method=method, steps=60, lr=2e-3)
+        late[method] = sum(s["on-policy"]["score_mean"] for s in steps[-15:]) / 15
+    assert late["grpo"] > late["random"] + 0.05
+
+
+def test_no_candidate_is_paid_for_twice(tmp_path):
+    """Catches: repeats scored again (a docking costs a minute)."""
+    summary, evals, _, _ = run(tmp_path / "r", steps=12)
+    assert len(Letters.calls) == len(set(Letters.calls)) == len(evals)
+    assert summary["repeats"] > 0 and len(evals) < summary["proposals"]
+    assert [e["index"] for e in evals] == list(range(len(evals)))
+
+
+def test_the_tokens_trained_are_the_tokens_sampled(tmp_path):
+    """Catches: decoding and tokenising again, and an EOS that gets lost on the way."""
+    _, evals, _, _ = run(tmp_path / "r", steps=3)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(HERE / "tiny" / "wordsearch")
+    for e in evals:
+        if e["origin"] == "warm-start":
+            assert e["tokens"] is None
+        else:
+            assert e["tokens"][-1] == tokenizer.eos_token_id and e["tokens"].count(tokenizer.eos_token_id) == 1
+            assert tokenizer.decode(e["tokens"], skip_special_tokens=True) == e["candidate"]
+
+
+def test_budget_counts_evaluations_and_steps_count_proposals(tmp_path):
+    summary, evals, _, _ = run(tmp_path / "r", budget=37)
+    assert summary["stop"] == "budget" and summary["evaluations"] == 37 == len(evals) - 3
+    assert summary["proposals"] >= 37
+
+
+def test_a_policy_that_has_nothing_new_to_say_ends_the_run(tmp_path, monkeypatch):
+    class Two(Letters):
+        def parse(self, completion):
+            return ["aa" if len(completion) % 2 else "bb"]
+    monkeypatch.setattr(migrate, "GIVE_UP_AFTER", 3)
+    summary, _, _, _ = run(tmp_path / "r", Two(), budget=500)
+    assert summary["stop"] == "stale" and summary["evaluations"] == 2
+
+
+def test_a_group_of_equal_scores_is_skipped_and_counted(tmp_path):
+    class Flat(Letters):
+        def score(self, candidates):
+            yield from ((c, Score(0.5)) for c in candidates)
+    summary, _, steps, lora = run(tmp_path / "r", Flat(), steps=3)
+    assert summary["skipped_updates"] == 3 and all(s["skipped"] for s in steps)
+    assert all(p.abs().sum() == 0 for name, p in lora.items() if "lora_B" in name)
+
+
+def test_masking_follows_the_score_and_leaves_the_mean_alone(monkeypatch):
+    """mask_zero takes rows of score 0, valid or not, out of the loss; the advantages keep them in the mean."""
+    seen = []
+    monkeypatch.setattr(migrate, "grpo_loss", lambda new, old, a, mask, *rest: seen.append((a, mask)) or
+                        (new.sum() * 0, torch.zeros_like(mask, dtype=torch.bool)))
+    rows = [migrate.Row("on-policy", [], [5, 6], "a", score=0.0, valid=True),
+            migrate.Row("on-policy", [], [7], "b", score=0.6, valid=True)]
+    for mask_zero in (True, False):
+        config = migrate.resolve(Config(mask_zero=mask_zero), Letters())
+        policy = migrate.load_policy(config, migrate.model_source(config, Letters()))
+        migrate.update(policy, torch.optim.AdamW(policy.parameters().values()), rows, [9, 9], 0.0, config)
+    (a, masked), (_, unmasked) = seen[0], seen[-1]
+    assert a.tolist() == pytest.approx([-0.3, 0.3])
+    assert masked.tolist() == [[0, 0], [1, 0]] and unmasked.tolist() == [[1, 1], [1, 0]]
+
+
+def test_novelty_keeps_unseen_candidates_first_and_counts_every_draw(tmp_path):
+    plain, novel = (run(tmp_path / str(k), novelty=k, steps=15)[0] for k in (1, 4))
+    assert novel["evaluations"] > plain["evaluations"]
+    assert novel["proposals"] > plain["proposals"] == 15 * 8
+    assert novel["repeats"] == novel["proposals"] - novel["evaluations"]     # redrawn repeats are proposals, too
+
+
+def test_several_candidates_in_one_completion_are_rows_of_their_own(folder_of, monkeypatch):
+    """Each is scored by itself and trained as its own completion + EOS; one that did not come is an invalid proposal."""
+    policy = load(folder_of("llama3"))
+    task = WordSearch(candidates_per_completion=3)
+    answers = iter(['["cement", "mortar"]', "sorry"])
+    monkeypatch.setattr(migrate, "sample", lambda policy, ids, n, *rest: [
+        policy.tokenizer(next(answers), add_special_tokens=False)["input_ids"] + [3] for _ in range(n)])
+    rows = migrate.draw(policy, task, task.prompt(), 6, "on-policy", [], set(), config_for(folder_of("llama3")), 1, 100)
+    assert [r.candidate for r in rows] == ["cement", "mortar", None, None, None, None]
+    assert [r.proposal for r in rows] == list(range(101, 107))
+    assert policy.tokenizer.decode(rows[0].tokens) == '["cement"]<|eot_id|>'
+    assert [r.kept for r in rows] == [True, True, True, False, False, False]
+
+
+# --------------------------------------------------------------------------------- interrupted and resumed
+
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path):
+    """kill -9 at three different moments, the last with a torn line; then archive, scores, steps and weights are equal."""
+    arguments = ["--task", "wordsearch", "--target", "skillet", "--method", "migrate", "--steps", "14", "--seed", "3",
+                 "--n-greedy", "2"]
+    command = [sys.executable, "migrate.py", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--out", tmp_path / "whole"], cwd=HERE, check=True, env=environment, capture_output=True)
+    folder = tmp_path / "killed"
+    for lines in (25, 60, 95):
+        process = subprocess.Popen([*command, "--out", folder, "--resume"], cwd=HERE, env=environment,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        evals = folder / "evals.jsonl"
+        while process.poll() is None and not (evals.exists() and evals.read_bytes().count(b"\n") >= lines):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with open(folder / "evals.jsonl", "a") as file:
+        file.write('{"index": 77, "step": 9, "prop')
+    subprocess.run([*command, "--out", folder, "--resume"], cwd=HERE, check=True, env=environment, capture_output=True)
+
+    def everything(folder):
+        summary = json.loads((folder / "summary.json").read_text())
+        lora = torch.load(folder / "checkpoint" / "state.pt", weights_only=True)["lora"]
+        return ({k: v for k, v in summary.items() if k != "seconds"}, runs.read_jsonl(folder / "evals.jsonl"),
+                without_times(runs.read_jsonl(folder / "steps.jsonl")), lora)
+    whole, killed = everything(tmp_path / "whole"), everything(folder)
+    assert whole[:3] == killed[:3] and same_weights(whole[3], killed[3])
+
+
+class Disordered(Letters):
+    """Results arrive out of order, as from a pool of workers; the process may die in the middle of a batch."""
+    die_after = 10**9
+
+    def score(self, candidates):
+        results = list(super().score(candidates))
+        for result in results[1::2] + results[::2]:
+            if len(Letters.calls) >= self.die_after:
+                raise KeyboardInterrupt
+            yield result
+
+
+def test_order_of_arrival_does_not_matter_and_a_resume_pays_only_for_what_is_missing(tmp_path):
+    ordered, disordered = run(tmp_path / "a", Letters(), steps=8), run(tmp_path / "b", Disordered(), steps=8)
+    assert [e["index"] for e in disordered[1]] != sorted(e["index"] for e in disordered[1])
+    assert ordered[1] == sorted(disordered[1], key=lambda e: e["index"]) and same_weights(ordered[3], disordered[3])
+
+    task = Disordered()
+    task.die_after = 30
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "c", task, steps=8)
+    paid = {e["candidate"] for e in runs.read_jsonl(tmp_path / "c" / "evals.jsonl")}
+    assert 20 < len(paid) <= 30
+    resumed = run(tmp_path / "c", Disordered(), steps=8, resume=True)
+    assert not paid & set(Letters.calls)
+    assert ordered[1] == sorted(resumed[1], key=lambda e: e["index"]) and same_weights(ordered[3], resumed[3])
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=3), st.integers(), max_size=2), max_size=6), st.integers(0, 80))
+def test_a_torn_ledger_is_repaired_to_its_whole_lines(tmp_path_factory, lines, cut):
+    path = tmp_path_factory.mktemp("ledger") / "evals.jsonl"
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    path.write_bytes(data[:cut])
+    whole = data[:cut].count(b"\n")
+    assert runs.read_jsonl(path) == lines[:whole] == runs.read_jsonl(path)
+    assert path.read_bytes() == data[:data[:cut].rfind(b"\n") + 1]
+
+
+def test_a_scorer_that_fails_stops_the_run_and_scores_nothing(tmp_path):
+    """Catches: a bare except that turns every fault of the scorer into score 0."""
+    for broken, reason in ((lambda c: 1 / 0, "ZeroDivisionError"), (lambda c: Score(float("nan")), "scores lie in"),
+                           (lambda c: Score(2.0), "scores lie in")):
+        class Broken(Letters):
+            def score(self, candidates):
+                for i, c in enumerate(candidates):
+                    yield c, Score(0.5) if i == 0 else broken(c)
+        folder = tmp_path / reason[:3] / str(id(broken))
+        with pytest.raises(runs.RunStopped, match=reason):
+            run(folder, Broken(), steps=2)
+        assert [e["score"] for e in runs.read_jsonl(folder / "evals.jsonl")] == [0.5]
+        assert "Traceback" in (folder / "error.log").read_text()
+
+
+# ------------------------------------------------------------------------------------ archive and parents
+
+def archive_of(scores, steps=None, valid=None) -> Archive:
+    archive = Archive()
+    archive.add([Evaluation(i, steps[i] if steps else 1, i, "on-policy", [], f"c{i}", s, valid[i] if valid else True, [i])
+                 for i, s in enumerate(scores)])
+    return archive
+
+
+scores_and_validity = st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=30)
+
+
+@given(scores_and_validity, st.integers(1, 12), st.integers(0, 99))
+def test_top_k_holds_the_best_valid_ones(pairs, k, seed):
+    archive = archive_of([s for s, _ in pairs], valid=[v for _, v in pairs])
+    best, valid = archive.best(k), [s for s, v in pairs if v]
+    assert [e.score for e in best] == sorted(valid, reverse=True)[:k] and all(e.valid for e in best)
+    assert all(a.score > b.score or a.index < b.index for a, b in zip(best, best[1:]))
+    parent = migrate.one_of_top_k(archive, 1, k, random.Random(seed))
+    assert len(parent) == bool(valid) and all(p in best for p in parent)
+    assert migrate.ranked_list(archive, 1, k, random.Random(seed), n=k) == best[::-1]
+
+
+def test_parents_are_drawn_uniformly_from_the_top_k():
+    archive = archive_of([0.9, 0.1, 0.8, 0.7, 0.2])
+    drawn = [migrate.one_of_top_k(archive, 1, 3, random.Random(i))[0].candidate for i in range(3000)]
+    assert set(drawn) == {"c0", "c2", "c3"} and all(900 < drawn.count(c) < 1100 for c in set(drawn))
+
+
+def test_greedy_replays_come_from_the_top_k_with_their_own_tokens(folder_of):
+    policy, archive = load(folder_of("tiny")), archive_of([0.9, 0.1, 0.8, 0.7, 0.2])
+    archive.of["c0"].tokens = None              # warm start: rendered
+    archive.of["c0"].candidate = "cement"
+    rows = migrate.replay(policy, WordSearch(), archive, config_for(folder_of("tiny"), n_greedy=3, top_k=3), random.Random(0))
+    assert sorted(r.score for r in rows) == [0.7, 0.8, 0.9] and all(r.origin == "greedy" for r in rows)
+    of = {r.candidate: r.tokens for r in rows}
+    assert of["c2"] == [2] and policy.tokenizer.decode(of["cement"]) == "cement <eos>"
+    assert not migrate.replay(policy, WordSearch(), Archive(), config_for(folder_of("tiny"), n_greedy=3), random.Random(0))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 130), st.integers(0, 9))
+def test_islands(scores, step, seed):
+    """Each candidate is born on one island; every 40 steps the best 5% of each, at least one, reach both neighbours."""
+    steps = sorted(random.Random(seed).randrange(step) for _ in scores)
+    archive = archive_of(scores, steps)
+    members = migrate.islands(archive, step)
+    born = [{e.candidate for e in archive.of.values() if (e.index if e.step == 0 else e.step) % 4 == i} for i in range(4)]
+    assert set().union(*({e.candidate for e in m} for m in members)) == set(archive.of)
+    for i in range(4):
+        here = {e.candidate for e in members[i]}
+        assert born[i] <= here
+        if step <= 40:
+            assert here == born[i]
+    if 40 < step <= 80 and not any(s >= 40 for s in steps):
+        for i in range(4):
+            sent = sorted((archive.of[c] for c in born[i]), key=lambda e: (-e.score, e.index))[:max(1, len(born[i]) // 20)]
+            for neighbor in ((i - 1) % 4, (i + 1) % 4):
+                assert {e.candidate for e in sent} <= {e.candidate for e in members[neighbor]}
+    parent = migrate.island_parent(archive, step, 3, random.Random(seed))
+    assert len(parent) == 1 and (parent[0] in members[step % 4] or not members[step % 4])
+
+
+def test_islands_prefer_the_elite_four_times_in_five():
+    archive = archive_of([0.1 * i for i in range(1, 9)], steps=[4] * 8)         # all on island 0; elite: c3..c7
+    drawn = [migrate.island_parent(archive, 8, 3, random.Random(i))[0].candidate for i in range(2000)]
+    outside = sum(c in ("c0", "c1", "c2") for c in drawn)
+    assert set(drawn) == set(archive.of) and 320 < outside < 480
+
+
+# -------------------------------------------------------------------------------------------- word search
+
+@pytest.mark.parametrize("answer, words", [
+    ("cement", ["cement"]), (" Cement.\n", ["cement"]), ('"cement"', ["cement"]), ("**Cement**", ["cement"]),
+    ('["cement", "mortar"]', ["cement", "mortar"]), ('{"words": ["cement", "Mortar"]}', ["cement", "mortar"]),
+    ('```json\n["cement"]\n```', ["cement"]), ('Sure! Here you are:\n```\n{"guess": "cement"}\n```\nGood luck', ["cement"]),
+    ("<think>maybe [1] or \"gravel\"?</think>\n\ncement", ["cement"]), ("<think>endless", []),
+    ("1. cement\n2. mortar", ["cement", "mortar"]), ("- cement\n- mortar", ["cement", "mortar"]),
+    ("cement, mortar, lime", ["cement", "mortar", "lime"]), ('My guess would be "cement".', ["cement"]),
+    ("My guess is: cement.", ["cement"]), ("The word is cement!", ["cement"]),
+    ("I cannot help with that request.", []), ("", []), ("123", []), ("air base", []), ("naïve", []), ('["x1", "ice cream"]', []),
+    ("{" * 5000, []), ("[" * 100_000, []),
+])
+def test_words_are_read_from_what_real_models_write(answer, words):
+    assert tasks.words_in(answer) == words
+
+
+@given(st.text(max_size=200) | st.text("[]{}\"',:`\n<think>/abc ", max_size=200))
+def test_hostile_answers_never_raise_and_propose_only_words(text):
+    task = WordSearch()
+    for word in task.parse(text):
+        assert re.fullmatch("[a-z]+", word) and task.parse(task.render(word)) == [word]
+        [(_, score)] = task.score([word])
+        assert 0 <= score.value <= 1 and (score.value < 1 or word == "computer")
+
+
+def test_scores_are_cosines_and_only_the_target_is_worth_one():
+    task = WordSearch(target="cement")
+    score = dict(task.score(["cement", "concrete", "mortar", "poetry", "qqqq"]))
+    assert score["cement"].value == 1.0 and task.solved(score["cement"]) and not task.solved(score["concrete"])
+    assert score["concrete"].value > 0.5 > score["poetry"].value and score["mortar"].value > score["poetry"].value
+    assert not score["qqqq"].valid and score["qqqq"].value == 0 and score["poetry"].valid
+
+
+@given(st.integers(0, 10**6), st.sampled_from(tasks.PUBLISHED_WORDS))
+def test_the_warm_start_never_contains_the_answer(seed, target):
+    words = WordSearch(target=target).warm_start(seed)
+    assert target not in words and len(set(words)) == 20 == len(words)
+    assert words != WordSearch(target=target).warm_start(seed + 1)
+
+
+def test_a_random_target_follows_the_seed_and_stays_out_of_prompts_and_settings():
+    a, b = WordSearch(target="random", seed=1), WordSearch(target="random", seed=2)
+    assert a.hidden == WordSearch(target="random", seed=1).hidden != b.hidden
+    assert a.hidden not in json.dumps(dataclasses.asdict(a)) + a.prompt() + a.variation_prompt(["stone"])
+
+
+def test_a_sentence_encoder_scores_by_mean_pooling(tmp_path):
+    """--embedder on a real (small, random) BERT: equal to one sentence at a time, so padding takes no part in the mean."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "what", "is", "a", "an", "?", *"cement mortar airbase".split()]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
+    transformers.BertTokenizer(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    transformers.BertModel(transformers.BertConfig(vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2,
+                                                   num_attention_heads=2, intermediate_size=32)).save_pretrained(tmp_path)
+    task = WordSearch(target="cement", embedder=str(tmp_path))
+    tokenizer, model = tasks.load_embedder(str(tmp_path))
+    one = {w: model(**tokenizer(tasks.question(w), return_tensors="pt")).last_hidden_state[0].mean(0).detach()
+           for w in ("cement", "mortar", "airbase", "unheardof")}
+    score = dict(task.score(["mortar", "airbase", "unheardof", "cement"]))
+    for word in ("mortar", "airbase", "unheardof"):
+        expected = max(0.0, torch.cosine_similarity(one[word], one["cement"], dim=0).item())
+        assert score[word].value == pytest.approx(min(expected, 0.9999), abs=1e-5)
+    assert score["cement"].value == 1.0
+
+
+def test_the_bundled_policy_knows_words(folder_of):
+    """In the vocabulary, hardly ever the same twice, and neighbours nearer to their parent than chance."""
+    policy, task = load(folder_of("tiny"), lora_targets="q_proj,v_proj"), WordSearch()
+    for p in policy.parameters().values():
+        p.data.zero_()
+    row, table = tasks.word_vectors()
+    words = [task.parse(policy.tokenizer.decode(c, skip_special_tokens=True))
+             for c in migrate.sample(policy, migrate.encode_prompt(policy, task.prompt()), 500, 0)]
+    words = [w[0] for w in words if w and w[0] in row]
+    assert len(words) > 0.97 * 500 and len(set(words)) > 450
+    near = []
+    for parent in ("cement", "computer", "skillet", "anger"):
+        ids = migrate.encode_prompt(policy, task.variation_prompt([parent]))
+        guesses = [policy.tokenizer.decode(c, skip_special_tokens=True) for c in migrate.sample(policy, ids, 200, 0)]
+        assert sum(g in row for g in guesses) > 0.95 * 200 and guesses.count(parent) < 30
+        near += [table[row[g]] @ table[row[parent]] for g in guesses if g in row and g != parent]
+    chance = [table[row[a]] @ table[row[b]] for a, b in zip(words, words[1:])]
+    assert sum(near) / len(near) > sum(chance) / len(chance) + 0.05
+
+
+# ---------------------------------------------------------------------------------------- command line
+
+def command_line(capsys, *argv):
+    code = runs.exit_code(migrate.main, [str(a) for a in argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("argv, says", [
+    (["--task", "poetry"], "unknown task 'poetry'"),
+    (["--task", "nowhere.py"], "there is no task file nowhere.py"),
+    (["--target", "qqqqq"], "'qqqqq' is not among the"),
+    (["--target", "two words"], "one English word"),
+    (["--method", "magic"], "unknown method 'magic'; choose from random, ns"),
+    (["--preset", "magic"], "unknown preset 'magic'"),
+    (["--no-such-flag", "1"], "unrecognized arguments: --no-such-flag"),
+    (["--step", "1"], "unrecognized arguments: --step"),
+    (["--steps", "x"], "invalid int value"),
+    (["--temperature", "0"], "--temperature must be above 0"),
+    (["--quantize", "8bit"], "--quantize takes one of 4bit, none"),
+    (["--n-neighbors", "0"], "needs new completions"),
+    (["--model", "./no/such/folder"], "there is no model folder ./no/such/folder"),
+    (["--lora-targets", "nothing_proj"], "--lora-targets nothing_proj does not fit"),
+])
+def test_errors_are_one_line_with_a_way_out_and_exit_code_2(argv, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command_line(capsys, "--task", "wordsearch", *argv)
+    assert code == 2 and says in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_model_that_cannot_be_reached_or_is_gated(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, _, err = command_line(capsys, "--model", "nobody/no-such-model", "--out", tmp_path / "r")
+    assert code == 2 and "neither a local folder nor a Hub model that can be reached" in err
+
+    from huggingface_hub.errors import GatedRepoError
+    response = __import__("httpx").Response(403, request=__import__("httpx").Request("GET", "https://x"))
+    cause = GatedRepoError("403", response=response)
+    error = OSError("You are trying to access a gated repo.")
+    error.__cause__ = cause
+    assert "ungated model" in migrate.explain_loading("meta-llama/Llama-3.2-3B-Instruct", error)
+
+
+def test_4bit_without_bitsandbytes(capsys, tmp_path, monkeypatch):
+    find = migrate.importlib.util.find_spec
+    monkeypatch.setattr(migrate.importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else find(name, *a))
+    code, _, err = command_line(capsys, "--quantize", "4bit", "--out", tmp_path / "r")
+    assert code == 2 and "pip install bitsandbytes" in err
+
+
+def test_a_folder_is_never_overwritten(capsys, tmp_path):
+    arguments = ["--target", "mob", "--steps", "2", "--out", tmp_path / "r"]
+    code, out, _ = command_line(capsys, *arguments)
+    assert code == 0 and "proposals" in out and str(tmp_path / "r") in out
+    ledger = (tmp_path / "r" / "evals.jsonl").read_bytes()
+    code, _, err = command_line(capsys, *arguments)
+    assert code == 2 and "holds a run already" in err
+    code, _, err = command_line(capsys, *arguments, "--resume", "--lr", "1")
+    assert code == 0 or "it differs in lr" in err
+    (tmp_path / "r" / "summary.json").unlink()
+    code, _, err = command_line(capsys, *arguments, "--resume", "--lr", "1")
+    assert code == 2 and "it differs in lr" in err
+    code, out, _ = command_line(capsys, *arguments, "--resume")
+    assert code == 0 and (tmp_path / "r" / "evals.jsonl").read_bytes() == ledger
+
+
+def test_ctrl_c_ends_tidily_and_the_run_goes_on(capsys, tmp_path, monkeypatch):
+    real, steps = migrate.update, []
+
+    def interrupted(*arguments):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+    monkeypatch.setattr(migrate, "update", interrupted)
+    arguments = ["--target", "mob", "--method", "migrate", "--steps", "5", "--out", tmp_path / "r"]
+    code, _, err = command_line(capsys, *arguments)
+    assert code == 130 and "best so far: '" in err and "--resume" in err
+    monkeypatch.setattr(migrate, "update", real)
+    assert command_line(capsys, *arguments, "--resume")[0] == 0
+
+
+def test_every_setting_is_read_and_documented():
+    """Catches: flags that reach nothing (the authors' code has eight)."""
+    source = "\n".join(inspect.getsource(m) for m in (migrate,))
+    names = [f.name for f in dataclasses.fields(Config)]
+    assert len(names) <= 32
+    for cls, owner in ((Config, "config"), (WordSearch, "self")):
+        text = source if cls is Config else inspect.getsource(tasks)
+        for f in dataclasses.fields(cls):
+            assert re.search(rf"\b{owner}\.{f.name}\b", text.split("def resolve")[-1] if f.name == "x" else text), f.name
+            assert re.search(rf"^    {f.name}: .*#\s*\S+", inspect.getsource(cls), flags=re.M), f"{f.name} has no comment"
+
+
+def test_help_shows_the_comments(capsys):
+    with pytest.raises(SystemExit):
+        migrate.main(["--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "rows of a group replayed from the archive's best" in out and "the hidden word" in out
+
+
+def test_the_readme_task_runs_as_it_stands(tmp_path, capsys):
+    """The README's own task, word for word."""
+    text = (HERE / "README.md").read_text()
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", text, flags=re.S) if "(Task)" in block]
+    (tmp_path / "my_task.py").write_text(code)
+    code, out, err = command_line(capsys, "--task", tmp_path / "my_task.py", "--steps", "3", "--out", tmp_path / "r")
+    assert code == 0, err
+    evals = runs.read_jsonl(tmp_path / "r" / "evals.jsonl")
+    assert len(evals) > 5 and len({e["score"] for e in evals}) > 1
