@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import json
 import random
 import re
@@ -140,9 +141,10 @@ def words_in(completion: str) -> list[str]:
 
 def _json_strings(text: str) -> list[str] | None:
     """All strings among the values of the first JSON list or object in a text, else None."""
-    for start in re.finditer(r"[\[{]", text):
+    starts = itertools.islice(re.finditer(r"[\[{]", text), 20)      # a hostile answer is nothing but brackets
+    for start in starts:
         try:
-            value, _ = json.JSONDecoder().raw_decode(text[start.start():])
+            value, _ = json.JSONDecoder().raw_decode(text, start.start())
         except (ValueError, RecursionError):
             continue
         strings, todo = [], [value]

@@ -213,7 +213,7 @@ class WordExamples:
             at += 1
         return prompts
 
-    def around(self, words: torch.Tensor, generator, steps=(0.4, 0.4, 0.2), through=8, anywhere=64):
+    def around(self, words: torch.Tensor, generator, steps=(0.3, 0.4, 0.3), through=8, anywhere=64):
         """A distribution over what is near each word (B,): steps[0] of it on its relations, steps[1] on the relations
         of `through` of these, steps[2] on words drawn from anywhere. A narrow one would leave a search that varies
         good words with nothing new to propose, and training with nothing to choose from.
@@ -252,14 +252,34 @@ class WordExamples:
 
 
 def word_loss(model, tokenizer, token, prompts, labels, weights):
-    """Cross-entropy of the word after the prompt (against a distribution), and of the end after a sampled word."""
+    """Cross-entropy of the word after the prompt (against a distribution), and of the end after a sampled word.
+
+    Returns both and, for shared_loss, what enters the last layer's down_proj at these two positions: (B, 2, I).
+    """
     word = token[labels.gather(1, torch.multinomial(weights, 1))]       # (B, 1): any word of the label; EOS follows
+    inner = []
+    hook = model.model.layers[-1].mlp.down_proj.register_forward_pre_hook(lambda _, x: inner.append(x[0][:, -2:]))
     hidden = model.model(torch.cat([prompts, word], 1)).last_hidden_state
+    hook.remove()
     of_word = F.log_softmax(model.lm_head(hidden[:, -2]).float(), dim=-1)
     of_word = -(weights * of_word.gather(1, token[labels])).sum(1).mean()
     # always the same token: a few rows are enough to learn it, and the logits are what costs
     of_end = -F.log_softmax(model.lm_head(hidden[:16, -1]).float(), dim=-1)[:, tokenizer.eos_token_id].mean()
-    return of_word, of_end
+    return of_word, of_end, inner[0].float()
+
+
+def shared_loss(task_prompt, others):
+    """Keeps the answers to all prompts in one place of the network: cosine distance between what enters the last
+    down_proj at the task prompt and at any other prompt, and cosine (squared) between answering and ending.
+
+    A large language model answers a prompt and its variation with much the same circuit, so what LoRA learns under one
+    carries over to the other: MiGrATe lives on that. A model this small, left alone, learns two unrelated circuits
+    (cosine -0.02, measured), and nothing carries over.
+    """
+    answer = task_prompt[:, 0]                                          # (1, I)
+    apart = sum((1 - F.cosine_similarity(other[:, 0], answer)).mean() for other in others)
+    mixed = sum(F.cosine_similarity(other[:, 1], answer).square().mean() for other in (*others, task_prompt))
+    return apart + mixed
 
 
 def pretrain_wordsearch(args) -> None:
@@ -280,10 +300,12 @@ def pretrain_wordsearch(args) -> None:
         model.model.embed_tokens.weight[examples.token] = embedding * 0.02 * args.dim ** 0.5 * 2
 
     def losses(generator):
-        parts = [word_loss(model, tokenizer, examples.token, *b) for b in examples.batch(generator, args.batch)]
-        (near, e1), (hidden, e2), (anything, e3) = parts
-        return {"loss": near + 0.5 * hidden + 0.05 * anything + 0.2 * (e1 + e2 + e3), "neighbour": near,
-                "list": hidden, "anything": anything, "end": e1 + e2 + e3}
+        near, hidden, anything = [word_loss(model, tokenizer, examples.token, *batch)
+                                  for batch in examples.batch(generator, args.batch)]
+        shared = shared_loss(anything[2], [near[2], hidden[2]])
+        ends = near[1] + hidden[1] + anything[1]
+        return {"loss": near[0] + 0.5 * hidden[0] + 0.05 * anything[0] + 0.2 * ends + 0.2 * shared,
+                "neighbour": near[0], "list": hidden[0], "anything": anything[0], "end": ends, "shared": shared}
 
     train(model, losses, args)
     save(model, tokenizer, args.out)
