@@ -40,6 +40,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 import tasks
 from runs import Parser, ProgressBar, Run, RunStopped, add_flags, exit_code, free_folder, print_summary, run_folder
 from tasks import Score, Task, UserError, one_line
@@ -53,75 +55,69 @@ GIVE_UP_AFTER = 50      # steps in a row without a single new candidate
 
 @dataclass
 class Config:
-    """All settings of a search but the task's own. None: the preset decides."""
+    """All settings of a search but the task's own. The defaults are what all published experiments share; the method,
+    the task's preset and the command line override them, in this order (resolve)."""
     task: str = "wordsearch"          # a task of tasks.py, or path/to/file.py[:ClassName]
     model: str = "tiny"               # Hub name, local folder, or "tiny": the policy bundled for this task
     method: str = "migrate"           # a row of METHODS
-    preset: str | None = None         # settings of the task: paper (default for real models), tiny, or one of its own
+    preset: str = ""                  # settings of the task: paper (default for real models), tiny, or one of its own
     seed: int = 0                     # every random draw derives from (seed, step)
+    proposals: int = 1000             # candidates to draw in all, repeats and invalid ones included
     steps: int | None = None          # number of groups; default: as many as `proposals` takes
-    proposals: int | None = None      # candidates drawn in all, repeats and invalid ones included
     budget: int | None = None         # instead: stop after so many unique evaluations of f, however many steps
-    n_on_policy: int | None = None    # rows of a group sampled under the task prompt (the paper's alpha)
-    n_greedy: int | None = None       # rows of a group replayed from the archive's best (beta)
-    n_neighbors: int | None = None    # rows of a group sampled under the neighbour prompt (gamma)
-    top_k: int | None = None          # parents and replays are drawn uniformly from the k best of the archive
-    novelty: int | None = None        # draw up to this many times as often, keep unseen candidates first; 1: plain
-    neighbors_from: str | None = None  # who answers the neighbour prompt: policy, or base (LoRA switched off)
-    temperature: float | None = None  # of sampling and of scoring alike
-    max_new_tokens: int | None = None  # longest completion
-    lr: float | None = None           # learning rate at the start; falls linearly to 0 over the run
-    inner_iterations: int | None = None  # GRPO updates on each group (the paper's mu)
-    eps_low: float | None = None      # the ratio is clipped to [1 - eps_low, 1 + eps_high]
-    eps_high: float | None = None     # see eps_low
-    kl_coef: float | None = None      # weight of the KL term to the frozen base
-    mask_zero: bool | None = None     # leave completions of score 0 out of the loss (they count in the mean)
-    lora_r: int | None = None         # LoRA rank
-    lora_alpha: int | None = None     # LoRA scale: the update is multiplied by lora_alpha / lora_r
-    lora_targets: str | None = None   # modules that get LoRA weights, comma-separated, or all-linear
-    quantize: str | None = None       # 4bit (NF4, double quantisation) or none; default: 4bit on CUDA, none on the CPU
-    out: str | None = None            # folder of the run; default: runs/TASK-TARGET-METHOD-SEED
+    n_on_policy: int = 4              # rows of a group sampled under the task prompt (the paper's alpha)
+    n_greedy: int = 1                 # rows of a group replayed from the archive's best (beta)
+    n_neighbors: int = 5              # rows of a group sampled under the neighbour prompt (gamma)
+    top_k: int = 3                    # parents and replays are drawn uniformly from the k best of the archive
+    novelty: int = 1                  # draw up to this many times as often, keep unseen candidates first; 1: plain
+    neighbors_from: str = "policy"    # who answers the neighbour prompt: policy, or base (LoRA switched off)
+    temperature: float = 1.0          # of sampling and of scoring alike
+    max_new_tokens: int = 64          # longest completion
+    lr: float = 5e-5                  # learning rate at the start; falls linearly to 0 over the run
+    inner_iterations: int = 2         # GRPO updates on each group (the paper's mu)
+    eps_low: float = 0.2              # the ratio is clipped to [1 - eps_low, 1 + eps_high]
+    eps_high: float = 0.28            # see eps_low
+    kl_coef: float = 0.0              # weight of the KL term to the frozen base
+    mask_zero: bool = True            # leave completions of score 0 out of the loss (they count in the mean)
+    lora_r: int = 64                  # LoRA rank
+    lora_alpha: int = 16              # LoRA scale: the update is multiplied by lora_alpha / lora_r
+    lora_targets: str = "q_proj,v_proj"  # modules that get LoRA weights, comma-separated, or all-linear
+    quantize: str = ""                # 4bit (NF4, double quantisation) or none; default: 4bit on CUDA, none on the CPU
+    out: str = ""                     # folder of the run; default: runs/TASK-TARGET-METHOD-SEED
     resume: bool = False              # continue the run in this folder
 
 
-# What all published experiments share; a task's presets add to it and override it.
-DEFAULTS = dict(proposals=1000, n_on_policy=4, n_greedy=1, n_neighbors=5, top_k=3, novelty=1, neighbors_from="policy",
-                temperature=1.0, max_new_tokens=64, lr=5e-5, inner_iterations=2, eps_low=0.2, eps_high=0.28,
-                kl_coef=0.0, mask_zero=True, lora_r=64, lora_alpha=16, lora_targets="q_proj,v_proj")
-CHOICES = {"neighbors_from": ("policy", "base"), "quantize": ("4bit", "none")}
+COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
+CHOICES = {"neighbors_from": ("policy", "base"), "quantize": ("4bit", "none", "")}
+AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, novelty=1, inner_iterations=1, max_new_tokens=1, lora_r=1,
+                proposals=1, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1)
 
 
-def resolve(config: Config, task: Task) -> Config:
-    """Fills every None from the method, the preset and DEFAULTS, in this order, and checks what the user gave."""
+def resolve(given: dict, task: Task) -> Config:
+    """The settings of a search from what the user gave: Config's defaults < preset < method < given. Raises UserError."""
+    config = Config(**given)
     if config.method not in METHODS:
         raise UserError(f"unknown method {config.method!r}; choose from {', '.join(METHODS)}")
     bundled = Path(model_source(config, task)).resolve().parent == HERE / "tiny"
     preset = config.preset or (task.default_preset if bundled else "paper")
     if preset not in task.presets:
         raise UserError(f"unknown preset {preset!r} of {task.name}; choose from {', '.join(task.presets)}")
-    settings = {**DEFAULTS, **task.presets[preset]}
-    mixture = (settings["n_on_policy"], settings["n_greedy"], settings["n_neighbors"])
-    method = METHODS[config.method]
-    settings.update(zip(("n_on_policy", "n_greedy", "n_neighbors"), method.counts(sum(mixture), mixture)))
-    given = {k: v for k, v in asdict(config).items() if v is not None}
-    config = Config(**{**settings, **given, "preset": preset})
+    settings = {**asdict(Config()), **task.presets[preset], "preset": preset}
+    mixture = tuple(settings[name] for name in COUNTS)
+    settings.update(zip(COUNTS, METHODS[config.method].counts(sum(mixture), mixture)))
+    config = Config(**{**settings, **given})
     for name, choices in CHOICES.items():
-        if getattr(config, name) not in (*choices, None):
-            raise UserError(f"--{name.replace('_', '-')} takes one of {', '.join(choices)}")
-    at_least = {"n_on_policy": 0, "n_greedy": 0, "n_neighbors": 0, "top_k": 1, "novelty": 1, "inner_iterations": 1,
-                "max_new_tokens": 1, "lora_r": 1, "proposals": 1, "lr": 0, "kl_coef": 0, "eps_low": 0, "eps_high": 0}
-    for name, least in at_least.items():
-        if getattr(config, name) < least:
+        if getattr(config, name) not in choices:
+            raise UserError(f"--{name.replace('_', '-')} takes one of {', '.join(filter(None, choices))}")
+    for name, least in AT_LEAST.items():
+        if getattr(config, name) is not None and getattr(config, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
     if config.temperature <= 0:
         raise UserError("--temperature must be above 0: at 0 there is nothing to sample")
     n_new = config.n_on_policy + config.n_neighbors
     if n_new == 0:
         raise UserError("a group needs new completions: --n-on-policy + --n-neighbors must be at least 1")
-    if config.steps is None:
-        config.steps = math.ceil(config.proposals / n_new)
-    if config.steps < 1 or (config.budget is not None and config.budget < 1):
-        raise UserError("--steps and --budget must be at least 1")
+    config.steps = config.steps or math.ceil(config.proposals / n_new)
     return config
 
 
@@ -271,8 +267,7 @@ def load_policy(config: Config, source: str) -> Policy:
 
     Raises UserError for a model that cannot be found, reached, quantised or searched with.
     """
-    import peft
-    import torch
+    import peft                 # heavy imports, only once they are needed
     import transformers
     transformers.utils.logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
@@ -341,15 +336,15 @@ def check_full_attention(model_config, name: str) -> None:
     except Exception:       # architectures without any such cache (state space models) fail in their own ways
         layers = [None]
     if any(type(layer) is not DynamicLayer for layer in layers):
-        raise UserError(f"{name} ({model_config.model_type}) has sliding-window, linear-attention or state-space layers; "
-                        "MiGrATe shares the prompt through a full-attention cache: use a model such as Llama, Qwen 2.5/3")
+        raise UserError(f"{name} ({model_config.model_type}) has sliding-window, linear-attention or state-space "
+                        "layers; the prompt is shared through a full-attention cache: use a Llama or Qwen 2.5/3, say")
 
 
 def explain_loading(name: str, error: Exception) -> str:
     chain = repr(error) + repr(error.__cause__) + repr(error.__context__)
     if "GatedRepo" in chain or "gated repo" in chain:
-        return (f"{name} is gated: accept its licence on its Hub page and run `hf auth login`, or use an ungated model, "
-                "for example --model Qwen/Qwen3-4B-Instruct-2507")
+        return (f"{name} is gated: accept its licence on its Hub page and run `hf auth login`, or use an ungated "
+                "model, for example --model Qwen/Qwen3-4B-Instruct-2507")
     if Path(name).is_dir():
         return f"{name} holds no causal language model that transformers can load: {one_line(error)}"
     if os.sep in name and name.count("/") != 1 or name.startswith((".", "~")):
@@ -382,7 +377,6 @@ def prefix_cache(policy: Policy, prompt_ids: list[int], n: int):
 
     The last prompt token is left for the pass over the completions: its logits predict their first token.
     """
-    import torch
     from transformers import DynamicCache
     cache = DynamicCache(config=policy.model.config)
     ids = torch.tensor([prompt_ids[:-1]], device=policy.model.device)           # (1, P-1)
@@ -397,7 +391,6 @@ def sample(policy: Policy, prompt_ids: list[int], n: int, seed: int, base: bool 
 
     base: from the frozen base model, its LoRA weights switched off. The draw depends on the seed alone.
     """
-    import torch
     torch.manual_seed(seed)
     with torch.no_grad(), policy.model.disable_adapter() if base else nullcontext():
         ids = torch.tensor([prompt_ids] * n, device=policy.model.device)        # (n, P)
@@ -421,7 +414,6 @@ def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list
     batch of prompt + completion. Rows are padded on the right, where causal attention hides the padding from every
     real token, so no attention mask is needed.
     """
-    import torch
     device, longest = policy.model.device, max(map(len, completions))
     mask = torch.tensor([[1.0] * len(c) + [0.0] * (longest - len(c)) for c in completions], device=device)   # (G, T)
     targets = torch.tensor([c + [0] * (longest - len(c)) for c in completions], device=device)               # (G, T)
@@ -451,7 +443,6 @@ def grpo_loss(logprobs, old_logprobs, advantages, mask, eps_low, eps_high, kl_co
     logprobs, old_logprobs, mask, base_logprobs: (G, T); advantages: (G,). A row whose mask is all 0 adds nothing to
     the sum but counts in G. Returns the loss and, (G, T), which tokens the clip took the gradient from.
     """
-    import torch
     ratio = torch.exp(logprobs - old_logprobs)
     gain = ratio * advantages[:, None]
     clipped = ratio.clamp(1 - eps_low, 1 + eps_high) * advantages[:, None]
@@ -542,7 +533,6 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr
 
     A group of equal scores has no advantage and is skipped; a loss that is not finite raises FloatingPointError.
     """
-    import torch
     scores = torch.tensor([row.score for row in rows])                                  # (G,)
     if scores.max() == scores.min():
         return {"skipped": True}
@@ -624,7 +614,7 @@ def checked_scores(task: Task, candidates: list[str], folder: Path):
             if candidate not in missing:
                 raise ValueError(f"it scored {candidate!r}, which it was not asked for")
             if not (math.isfinite(score.value) and 0 <= score.value <= 1) or (not score.valid and score.value):
-                raise ValueError(f"it gave {candidate!r} the score {score.value}; scores lie in [0, 1], invalid ones are 0")
+                raise ValueError(f"it gave {candidate!r} the score {score.value}; scores lie in [0, 1] (invalid: 0)")
             missing.discard(candidate)
             yield candidate, score
         if missing:
@@ -643,7 +633,6 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
 
     show(steps or evaluations done, evaluations, best candidate, its score) is called before every step.
     """
-    import torch
     method = METHODS[config.method]
     optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0)
     counts = {"step": -1, "proposals": 0, "invalid": 0, "repeats": 0, "skipped": 0, "stale": 0, "seconds": 0.0}
@@ -765,9 +754,8 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Task]:
     add_flags(parser.add_argument_group("search"), Config)
     add_flags(parser.add_argument_group(f"task {cls.name}"), cls, skip=[f.name for f in dataclasses.fields(Config)])
     flags = vars(parser.parse_args(argv))
-    config = Config(**{f.name: flags[f.name] for f in dataclasses.fields(Config)})
-    task = cls(**{f.name: flags[f.name] for f in dataclasses.fields(cls)})
-    return resolve(config, task), task
+    task = cls(**{f.name: flags[f.name] for f in dataclasses.fields(cls) if f.name in flags})
+    return resolve({f.name: flags[f.name] for f in dataclasses.fields(Config) if f.name in flags}, task), task
 
 
 def main(argv: list[str]) -> None:

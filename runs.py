@@ -23,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from tasks import UserError
@@ -73,7 +74,6 @@ class Run:
 
     def save_checkpoint(self, state: dict, force: bool = False) -> None:
         """At most every two seconds, and for at most a twentieth of the time: steps in between can be taken again."""
-        import torch
         started = time.monotonic()
         if force or started > self.next_checkpoint:
             (self.folder / "checkpoint").mkdir(exist_ok=True)
@@ -83,7 +83,6 @@ class Run:
             self.next_checkpoint = time.monotonic() + max(2.0, 20 * (time.monotonic() - started))
 
     def load_checkpoint(self) -> dict | None:
-        import torch
         path = self.folder / "checkpoint" / "state.pt"
         return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
@@ -123,8 +122,8 @@ class ProgressBar(tqdm):
     """A bar over steps, or over evaluations, with the best candidate so far behind it."""
 
     def __init__(self, total: int, unit: str):
-        super().__init__(total=total, unit=unit, dynamic_ncols=True,
-                         bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}] {postfix}")
+        super().__init__(total=total, unit=unit, dynamic_ncols=True, bar_format="{percentage:3.0f}%|{bar:24}| "
+                         "{n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}] {postfix}")
 
     def show(self, done: int, evaluations: int, candidate: str, score: float) -> None:
         self.set_postfix_str(f"best {candidate[:60]!r} {score:.3f}, {evaluations} scored", refresh=False)
@@ -137,7 +136,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_flags(parser, cls, skip=()) -> None:
-    """One flag for each field of a dataclass: its type, its default and, as help, the comment behind it."""
+    """One flag for each field of a dataclass: its type and, as help, the comment behind it. No default: what the user
+    did not give is not in the result."""
     source = "\n".join(inspect.getsource(base) for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base))
     comments = dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", source, flags=re.M))
     for f in dataclasses.fields(cls):
@@ -145,7 +145,7 @@ def add_flags(parser, cls, skip=()) -> None:
             kind = str(f.type).removesuffix(" | None")
             how = ({"action": argparse.BooleanOptionalAction} if kind == "bool" else
                    {"type": {"int": int, "float": float, "str": str}[kind], "metavar": kind.upper()})
-            parser.add_argument("--" + f.name.replace("_", "-"), default=f.default,
+            parser.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS,
                                 help=comments.get(f.name, "").replace("%", "%%"), **how)
 
 
@@ -167,7 +167,8 @@ def run_folder(folder: Path, argv: list[str]):
     try:
         yield
     except (KeyboardInterrupt, RunStopped):
-        best = max((e for e in read_jsonl(folder / "evals.jsonl") if e["valid"]), key=lambda e: e["score"], default=None)
+        valid = [e for e in read_jsonl(folder / "evals.jsonl") if e["valid"]]
+        best = max(valid, key=lambda e: e["score"], default=None)
         found = f"best so far: {best['candidate']!r} with score {best['score']:.4f}" if best else "nothing scored yet"
         again = shlex.join([a for a in argv if a != "--resume"] + ["--resume"])
         print(f"\nstopped; {found}. Everything scored is in {folder}; continue with\n  python migrate.py {again}",
@@ -176,8 +177,8 @@ def run_folder(folder: Path, argv: list[str]):
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST):
             raise
-        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}; make room or choose another --out, "
-                        "then --resume") from error
+        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}; make room or choose another "
+                        "--out, then --resume") from error
 
 
 def print_summary(folder: Path) -> None:

@@ -211,8 +211,8 @@ class WordSearch(Task):
         if not WORD.fullmatch(self.hidden):
             raise UserError(f"the target must be one English word in plain letters, not {self.target!r}")
         if not self.embedder and self.hidden not in word_vectors()[0]:
-            raise UserError(f"the target {self.hidden!r} is not among the {len(words)} words of the bundled table: choose "
-                            "another, or score with a sentence encoder (--embedder HUB_NAME_OR_FOLDER)")
+            raise UserError(f"the target {self.hidden!r} is not among the {len(words)} words of the bundled table: "
+                            "choose another, or score with a sentence encoder (--embedder HUB_NAME_OR_FOLDER)")
 
     @staticmethod
     def _vocabulary() -> list[str]:
@@ -244,9 +244,10 @@ def load_embedder(source: str):
     import transformers
     try:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return transformers.AutoTokenizer.from_pretrained(source), transformers.AutoModel.from_pretrained(source).to(device).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        return tokenizer, transformers.AutoModel.from_pretrained(source).to(device).eval()
     except (OSError, ValueError) as error:
-        raise UserError(f"the sentence encoder {source} is neither a folder nor a Hub model that can be reached") from error
+        raise UserError(f"the sentence encoder {source} is neither a folder nor a reachable Hub model") from error
 
 
 def embed(words: list[str], source: str, batch: int = 256) -> np.ndarray:

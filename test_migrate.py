@@ -108,7 +108,7 @@ def folder_of(tmp_path_factory):
 def config_for(folder, **settings) -> Config:
     """A resolved configuration for a word search on some model."""
     defaults = dict(model=str(folder), preset="paper", lora_targets="all-linear", lora_r=4, max_new_tokens=12, quantize="none")
-    return migrate.resolve(Config(**{**defaults, **settings}), WordSearch())
+    return migrate.resolve({**defaults, **settings}, WordSearch())
 
 
 def load(folder, **settings) -> migrate.Policy:
@@ -362,7 +362,7 @@ class Letters(Task):
 def run(folder, task=None, **settings):
     """One search, as the command line runs it. Returns (summary, evaluations, steps, LoRA weights)."""
     task = task or Letters()
-    config = migrate.resolve(Config(**{"seed": 0, **settings}), task)
+    config = migrate.resolve({"seed": 0, **settings}, task)
     the_run = Run(Path(folder), {"config": {}, "options": {}}, resume=settings.get("resume", False))
     policy = migrate.load_policy(config, migrate.model_source(config, task))
     Letters.calls = []
@@ -387,7 +387,7 @@ def test_every_method_runs_with_its_own_group(method, tmp_path):
     """Catches: a greedy row that is never inserted (grpo-greedy would equal grpo), a method that trains and should not."""
     task = Letters()
     summary, evals, steps, lora = run(tmp_path / "r", task, method=method, steps=4)
-    config = migrate.resolve(Config(method=method), task)
+    config = migrate.resolve(dict(method=method), task)
     counts = {"on-policy": config.n_on_policy, "greedy": config.n_greedy, "neighbor": config.n_neighbors}
     expected = {"random": (10, 0, 0), "ns": (0, 0, 10), "opro": (0, 0, 10), "grpo": (10, 0, 0), "grpo-greedy": (9, 1, 0)}
     assert tuple(counts.values()) == expected.get(method, (3, 2, 5))
@@ -404,7 +404,7 @@ def test_every_method_runs_with_its_own_group(method, tmp_path):
 
 
 def test_lora_moves_and_the_base_does_not(tmp_path):
-    config = migrate.resolve(Config(steps=2), Letters())
+    config = migrate.resolve(dict(steps=2), Letters())
     policy = migrate.load_policy(config, migrate.model_source(config, Letters()))
     before = {k: p.detach().clone() for k, p in policy.model.named_parameters()}
     migrate.search(config, Letters(), policy, Run(tmp_path / "r", {"config": {}, "options": {}}, False))
@@ -483,7 +483,7 @@ def test_masking_follows_the_score_and_leaves_the_mean_alone(monkeypatch):
     rows = [migrate.Row("on-policy", [], [5, 6], "a", score=0.0, valid=True),
             migrate.Row("on-policy", [], [7], "b", score=0.6, valid=True)]
     for mask_zero in (True, False):
-        config = migrate.resolve(Config(mask_zero=mask_zero), Letters())
+        config = migrate.resolve(dict(mask_zero=mask_zero), Letters())
         policy = migrate.load_policy(config, migrate.model_source(config, Letters()))
         migrate.update(policy, torch.optim.AdamW(policy.parameters().values()), rows, [9, 9], 0.0, config)
     (a, masked), (_, unmasked) = seen[0], seen[-1]

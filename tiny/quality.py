@@ -14,7 +14,7 @@ import tasks  # noqa: E402
 def main() -> None:
     folder = sys.argv[1] if len(sys.argv) > 1 else str(HERE / "wordsearch")
     task, (row, table) = tasks.WordSearch(), tasks.word_vectors()
-    policy = migrate.load_policy(migrate.resolve(migrate.Config(max_new_tokens=4), task), folder)     # fresh LoRA: the base
+    policy = migrate.load_policy(migrate.resolve(dict(max_new_tokens=4), task), folder)     # fresh LoRA: the base
 
     def draw(prompt, n, seed=0):
         completions = migrate.sample(policy, migrate.encode_prompt(policy, prompt), n, seed)
