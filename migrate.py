@@ -20,7 +20,8 @@ Letters in shape comments: G rows of a group, P prompt tokens, T completion toke
     python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct     # published settings, 4-bit
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507          # your own black box
 
-Read from top to bottom: configuration, archive and parents, policy, GRPO, one group, the run on disk, the search.
+Read from top to bottom: configuration, archive and parents, policy, GRPO, one group, the search. Tasks are in tasks.py;
+runs.py keeps a run on disk and on the screen.
 """
 from __future__ import annotations
 
@@ -29,11 +30,9 @@ import functools
 import hashlib
 import importlib.util
 import math
-import os
 import random
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -43,7 +42,8 @@ from typing import NamedTuple
 import torch
 
 import tasks
-from runs import Parser, ProgressBar, Run, RunStopped, add_flags, exit_code, free_folder, print_summary, run_folder
+from runs import (Parser, ProgressBar, Run, RunStopped, add_flags, exit_code, explain_loading, free_folder,
+                  print_summary, run_folder)
 from tasks import Score, Task, UserError, one_line
 
 HERE = Path(__file__).parent
@@ -89,12 +89,12 @@ class Config:
 
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
 CHOICES = {"neighbors_from": ("policy", "base"), "quantize": ("4bit", "none", "")}
-AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, novelty=1, inner_iterations=1, max_new_tokens=1, lora_r=1,
-                proposals=1, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1)
+AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, novelty=1, inner_iterations=1, max_new_tokens=1,
+                lora_r=1, proposals=1, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1)
 
 
 def resolve(given: dict, task: Task) -> Config:
-    """The settings of a search from what the user gave: Config's defaults < preset < method < given. Raises UserError."""
+    """The settings of a search: Config's defaults < preset < method < what the user gave. Raises UserError."""
     config = Config(**given)
     if config.method not in METHODS:
         raise UserError(f"unknown method {config.method!r}; choose from {', '.join(METHODS)}")
@@ -340,21 +340,6 @@ def check_full_attention(model_config, name: str) -> None:
                         "layers; the prompt is shared through a full-attention cache: use a Llama or Qwen 2.5/3, say")
 
 
-def explain_loading(name: str, error: Exception) -> str:
-    chain = repr(error) + repr(error.__cause__) + repr(error.__context__)
-    if "GatedRepo" in chain or "gated repo" in chain:
-        return (f"{name} is gated: accept its licence on its Hub page and run `hf auth login`, or use an ungated "
-                "model, for example --model Qwen/Qwen3-4B-Instruct-2507")
-    if Path(name).is_dir():
-        return f"{name} holds no causal language model that transformers can load: {one_line(error)}"
-    if os.sep in name and name.count("/") != 1 or name.startswith((".", "~")):
-        return f"there is no model folder {name}"
-    if "Unrecognized" in chain or "does not recognize" in chain:
-        return f"transformers cannot load {name}: {one_line(error)}"
-    return (f"model {name} is neither a local folder nor a Hub model that can be reached (check the name, the network, "
-            "HF_TOKEN; --model tiny needs none of them)")
-
-
 def encode_prompt(policy: Policy, prompt: str) -> list[int]:
     """Prompt text -> token ids (P,), through the chat template where the tokenizer has one. P is at least 2."""
     tokenizer = policy.tokenizer
@@ -550,8 +535,8 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr
         logprobs, entropy, mask = token_logprobs(policy, prompt_ids, completions)       # (G, T) each
         if iteration == 0:      # the policy has not moved since the step began: rho = 1 by construction
             old_logprobs, first_entropy = logprobs.detach(), entropy
-        loss, clipped = grpo_loss(logprobs, old_logprobs, advantages, mask * keep, config.eps_low, config.eps_high,
-                                  config.kl_coef, base_logprobs)
+        loss, clipped = grpo_loss(logprobs, old_logprobs, advantages, mask * keep, config.eps_low,
+                                  config.eps_high, config.kl_coef, base_logprobs)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()}")
         optimizer.zero_grad()
@@ -591,7 +576,7 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
         elif row.kept:
             wanted[c] = Evaluation(archive.next_index(), step, row.proposal, row.origin, row.parents, c, 0.0, False,
                                    row.tokens or None)
-    for c, score in checked_scores(task, list(wanted), run.folder):
+    for c, score in tasks.checked_scores(task, list(wanted)):
         e = wanted.pop(c)
         e.score, e.valid, e.info = score.value, score.valid, score.info
         run.log_evaluation(asdict(e))
@@ -603,29 +588,6 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
         if e is not None:
             row.score, row.valid = e.score, e.valid
     return list(new.values())
-
-
-def checked_scores(task: Task, candidates: list[str], folder: Path):
-    """task.score, with what a scorer can do wrong made an error that stops the run: never a low score instead."""
-    missing = set(candidates)
-    try:
-        for candidate, score in task.score(candidates) if candidates else ():
-            score = score if isinstance(score, Score) else Score(float(score))
-            if candidate not in missing:
-                raise ValueError(f"it scored {candidate!r}, which it was not asked for")
-            if not (math.isfinite(score.value) and 0 <= score.value <= 1) or (not score.valid and score.value):
-                raise ValueError(f"it gave {candidate!r} the score {score.value}; scores lie in [0, 1] (invalid: 0)")
-            missing.discard(candidate)
-            yield candidate, score
-        if missing:
-            raise ValueError(f"it gave no score to {sorted(missing)[0]!r}")
-    except UserError:
-        raise
-    except Exception as error:
-        (folder / "error.log").write_text(traceback.format_exc())
-        raise RunStopped(f"the scorer of {task.name} failed: {type(error).__name__}: {one_line(error)} (whole "
-                         f"traceback in {folder / 'error.log'}; everything scored so far is kept: mend it and "
-                         "--resume)") from error
 
 
 def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable = lambda *_: None) -> dict:
@@ -763,16 +725,15 @@ def main(argv: list[str]) -> None:
     name = f"{task.name}-{task.target}-{config.method}-seed{config.seed}"
     folder = Path(config.out) if config.out else free_folder(name, config.resume)
     with run_folder(folder, argv):
-        if config.resume and (folder / "summary.json").exists():
+        settings = {k: v for k, v in asdict(config).items() if k not in ("out", "resume")}
+        run = Run(folder, {"config": settings, "options": asdict(task), "command": argv}, config.resume)
+        if run.finished:
             print(f"{folder} is finished already")
         else:
-            settings = {k: v for k, v in asdict(config).items() if k not in ("out", "resume")}
-            run = Run(folder, {"config": settings, "options": asdict(task), "command": argv}, config.resume)
-            print(describe(config, task), f"\nrun: {folder}")
+            print(f"{describe(config, task)}\nrun: {folder}")
             policy = load_policy(config, model_source(config, task))
             with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
-                summary = search(config, task, policy, run, bar.show)
-            run.finish(summary)
+                run.finish(search(config, task, policy, run, bar.show))
         print_summary(folder)
 
 

@@ -21,12 +21,13 @@ import re
 import shlex
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from tasks import UserError
+from tasks import ScorerFailed, UserError, one_line
 
 
 class RunStopped(Exception):
@@ -56,6 +57,7 @@ class Run:
         else:
             versions = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")}
             write_atomically(folder / "config.json", json.dumps({**settings, "versions": versions}, indent=1))
+        self.finished = (folder / "summary.json").exists()
         self.evaluations = read_jsonl(folder / "evals.jsonl")
         self.steps_logged = len(read_jsonl(folder / "steps.jsonl"))
         self.evals_file = open(folder / "evals.jsonl", "a")
@@ -156,7 +158,7 @@ def exit_code(main, argv: list[str]) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
-    except (UserError, RunStopped) as error:
+    except (UserError, RunStopped, ScorerFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
 
@@ -166,7 +168,9 @@ def run_folder(folder: Path, argv: list[str]):
     """Whatever ends a run early, the user is told what was found, where it is and how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, RunStopped):
+    except (KeyboardInterrupt, RunStopped, ScorerFailed) as error:
+        if isinstance(error, ScorerFailed):
+            (folder / "error.log").write_text("".join(traceback.format_exception(error)))
         valid = [e for e in read_jsonl(folder / "evals.jsonl") if e["valid"]]
         best = max(valid, key=lambda e: e["score"], default=None)
         found = f"best so far: {best['candidate']!r} with score {best['score']:.4f}" if best else "nothing scored yet"
@@ -179,6 +183,22 @@ def run_folder(folder: Path, argv: list[str]):
             raise
         raise UserError(f"cannot write {error.filename or folder}: {error.strerror}; make room or choose another "
                         "--out, then --resume") from error
+
+
+def explain_loading(name: str, error: Exception) -> str:
+    """One line on why a model could not be loaded, and what to do."""
+    chain = repr(error) + repr(error.__cause__) + repr(error.__context__)
+    if "GatedRepo" in chain or "gated repo" in chain:
+        return (f"{name} is gated: accept its licence on its Hub page and run `hf auth login`, or use an ungated "
+                "model, for example --model Qwen/Qwen3-4B-Instruct-2507")
+    if Path(name).is_dir():
+        return f"{name} holds no causal language model that transformers can load: {one_line(error)}"
+    if os.sep in name and name.count("/") != 1 or name.startswith((".", "~")):
+        return f"there is no model folder {name}"
+    if "Unrecognized" in chain or "does not recognize" in chain:
+        return f"transformers cannot load {name}: {one_line(error)}"
+    return (f"model {name} is neither a local folder nor a Hub model that can be reached (check the name, the network, "
+            "HF_TOKEN; --model tiny needs none of them)")
 
 
 def print_summary(folder: Path) -> None:

@@ -91,6 +91,30 @@ class Task:
         return score.value >= 1.0
 
 
+class ScorerFailed(Exception):
+    """A scorer raised, or gave what no score can be: the run stops. A fault of the scorer is never a low score."""
+
+
+def checked_scores(task: Task, candidates: list[str]) -> Iterator[tuple[str, Score]]:
+    """task.score(candidates), one score in [0, 1] for each of them. Raises ScorerFailed, or the task's own UserError."""
+    missing = set(candidates)
+    try:
+        for candidate, score in task.score(candidates) if candidates else ():
+            score = score if isinstance(score, Score) else Score(float(score))
+            if candidate not in missing:
+                raise ValueError(f"it scored {candidate!r}, which it was not asked for")
+            if not 0 <= score.value <= 1 or (score.value and not score.valid):      # NaN is not in [0, 1] either
+                raise ValueError(f"it gave {candidate!r} the score {score.value}; scores lie in [0, 1], invalid: 0")
+            missing.discard(candidate)
+            yield candidate, score
+        if missing:
+            raise ValueError(f"it gave no score to {sorted(missing)[0]!r}")
+    except UserError:
+        raise
+    except Exception as error:
+        raise ScorerFailed(f"the scorer of {task.name} failed: {type(error).__name__}: {one_line(error)}") from error
+
+
 # ------------------------------------------------------------------------------------------ word search
 
 WORD = re.compile(r"[a-z]+")
