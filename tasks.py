@@ -201,7 +201,10 @@ class WordSearch(Task):
     presets: ClassVar[dict[str, dict]] = {
         "paper": dict(proposals=1000, n_on_policy=0, n_greedy=0, n_neighbors=10, top_k=3, lr=5e-5, lora_r=64,
                       lora_alpha=16, inner_iterations=2, max_new_tokens=64)}
-    presets["tiny"] = presets["paper"] | dict(lr=5e-4)
+    # tiny: chosen on the development targets. LoRA sits where the bundled policy answers all its prompts (its card).
+    presets["tiny"] = presets["paper"] | dict(lr=5e-4, lora_r=16, lora_targets="2.mlp.down_proj")
+    # novelty: repeats are redrawn, so that every guess is a new one; then larger steps do no harm (README, results)
+    presets["novelty"] = presets["tiny"] | dict(novelty=3, lr=2e-3)
 
     # Prompts never say anything about the target. Their wording is what tiny/wordsearch was trained on.
     def prompt(self) -> str:
