@@ -2,7 +2,7 @@
 # Every method over targets and seeds, one search each, and the table at the end. Finished runs are skipped and
 # interrupted ones resumed: start it again after anything.
 #
-#   bash run_all.sh wordsearch            # about two hours on two cores
+#   bash run_all.sh wordsearch            # about an hour on two cores
 #   SMOKE=1 bash run_all.sh wordsearch    # a sliver of everything in two minutes
 #
 #   OUT=DIR     where the runs go (default: results/runs)
