@@ -29,10 +29,12 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
+import logging
 import math
 import random
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -267,9 +269,12 @@ def load_policy(config: Config, source: str) -> Policy:
 
     Raises UserError for a model that cannot be found, reached, quantised or searched with.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)       # what it logs at import would tear the display
     import peft                 # heavy imports, only once they are needed
     import transformers
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)    # after its import, which sets the level itself
     transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
     cuda = torch.cuda.is_available()
     quantize = config.quantize or ("4bit" if cuda else "none")
     dtype = torch.float32 if not cuda else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -731,7 +736,11 @@ def main(argv: list[str]) -> None:
             print(f"{folder} is finished already")
         else:
             print(f"{describe(config, task)}\nrun: {folder}")
-            policy = load_policy(config, model_source(config, task))
+            try:
+                policy = load_policy(config, model_source(config, task))
+            except UserError:
+                run.discard()
+                raise
             with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
                 run.finish(search(config, task, policy, run, bar.show))
         print_summary(folder)

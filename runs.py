@@ -64,6 +64,14 @@ class Run:
         self.steps_file = open(folder / "steps.jsonl", "a")
         self.next_checkpoint = 0.0
 
+    def discard(self) -> None:
+        """Frees the folder of a run that never began, for the next try with other settings."""
+        if not self.evaluations:
+            for name in ("config.json", "evals.jsonl", "steps.jsonl"):
+                (self.folder / name).unlink()
+            with contextlib.suppress(OSError):      # the user's own files stay
+                self.folder.rmdir()
+
     def log_evaluation(self, line: dict) -> None:
         self.evals_file.write(json.dumps(line) + "\n")
         self.evals_file.flush()

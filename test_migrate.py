@@ -788,6 +788,7 @@ def test_errors_are_one_line_with_a_way_out_and_exit_code_2(argv, says, capsys, 
 def test_a_model_that_cannot_be_reached_or_is_gated(capsys, tmp_path):
     code, _, err = command_line(capsys, "--model", "nobody/no-such-model", "--out", tmp_path / "r")
     assert code == 2 and "neither a local folder nor a Hub model that can be reached" in err
+    assert not (tmp_path / "r").exists()        # and the folder is free for the next try
 
     error = OSError("You are trying to access a gated repo.")
     error.__cause__ = GatedRepoError.__new__(GatedRepoError)
