@@ -425,7 +425,7 @@ def group_advantages(scores):
 
 
 def grpo_loss(logprobs, old_logprobs, advantages, mask, eps_low, eps_high, kl_coef=0.0, base_logprobs=None):
-    """The clipped policy-gradient loss of a group (paper, section 3; clip range of DAPO).
+    """The clipped policy-gradient loss of a group, with the clip range of DAPO.
 
         L = - 1/G sum_i 1/|o_i| sum_t [ min( rho_it A_i, clip(rho_it, 1 - eps_low, 1 + eps_high) A_i ) - kl_coef KL_it ]
         rho_it = exp(logprobs - old_logprobs),   KL_it = exp(d) - d - 1,  d = base_logprobs - logprobs
@@ -738,11 +738,12 @@ def main(argv: list[str]) -> None:
             print(f"{describe(config, task)}\nrun: {folder}")
             try:
                 policy = load_policy(config, model_source(config, task))
+                with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
+                    summary = search(config, task, policy, run, bar.show)
             except UserError:
-                run.discard()
+                run.discard_if_empty()
                 raise
-            with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
-                run.finish(search(config, task, policy, run, bar.show))
+            run.finish(summary)
         print_summary(folder)
 
 

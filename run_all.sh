@@ -6,8 +6,8 @@
 #   SMOKE=1 bash run_all.sh wordsearch    # a sliver of everything in two minutes
 #
 #   OUT=DIR     where the runs go (default: results/runs)
-#   JOBS=N      searches at a time (default: the number of cores; each uses one thread, which is the fastest for
-#               policies as small as the bundled ones)
+#   JOBS=N      searches at a time (default: the number of cores; each uses one thread: a second one
+#               gains a policy as small as the bundled ones only a sixth)
 #   PYTHON=...  the interpreter
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -64,9 +64,9 @@ class Run:
         self.steps_file = open(folder / "steps.jsonl", "a")
         self.next_checkpoint = 0.0
 
-    def discard(self) -> None:
+    def discard_if_empty(self) -> None:
         """Frees the folder of a run that never began, for the next try with other settings."""
-        if not self.evaluations:
+        if not (self.folder / "evals.jsonl").stat().st_size:
             for name in ("config.json", "evals.jsonl", "steps.jsonl"):
                 (self.folder / name).unlink()
             with contextlib.suppress(OSError):      # the user's own files stay

@@ -1,7 +1,7 @@
 """The black-box problems that MiGrATe searches: what to ask, how to read an answer, how to score it.
 
 A task knows nothing of models or of training. It is a dataclass (its fields are its options, and become
-command-line flags) with five methods and three class attributes:
+command-line flags) with these methods and attributes:
 
     prompt()                     str          the task prompt x
     variation_prompt(parents)    str          the neighbour prompt x_ns; parents: list of candidates, worst to best
@@ -9,6 +9,7 @@ command-line flags) with five methods and three class attributes:
     render(candidate)            str          the completion that would have proposed this candidate
     score(candidates)            iterator of (candidate, Score); in any order, as results arrive
     warm_start(seed)             list[str]    candidates scored before the search (default: none)
+    solved(score)                bool         whether a score ends the search (default: at 1)
     bundled                      str | None   folder under tiny/ with the small policy that knows these prompts
     presets                      dict         "paper" and "tiny": settings of migrate.Config for this task
     candidates_per_completion    int          how many candidates one completion is asked for
@@ -182,7 +183,6 @@ def _json_strings(text: str) -> list[str] | None:
     return None
 
 
-
 @dataclass
 class WordSearch(Task):
     """Semantle: find a hidden English word from how close in meaning each guess is (paper, word search).
@@ -203,7 +203,8 @@ class WordSearch(Task):
                       lora_alpha=16, inner_iterations=2, max_new_tokens=64)}
     # tiny: chosen on the development targets. LoRA sits where the bundled policy answers all its prompts (its card).
     presets["tiny"] = presets["paper"] | dict(lr=5e-4, lora_r=16, lora_targets="2.mlp.down_proj")
-    # novelty: repeats are redrawn, so that every guess is a new one; then larger steps do no harm (README, results)
+    # novelty: repeats are redrawn, up to three draws for each guess; the learning rate is a first choice, from a
+    # simulation of the update on the development targets
     presets["novelty"] = presets["tiny"] | dict(novelty=3, lr=2e-3)
 
     # Prompts never say anything about the target. Their wording is what tiny/wordsearch was trained on.
@@ -230,7 +231,7 @@ class WordSearch(Task):
         return candidate if self.candidates_per_completion == 1 else json.dumps([candidate])
 
     def __post_init__(self):
-        words = self._vocabulary()
+        words = list(word_vectors()[0])
         if self.target == "random":
             self.hidden = random.Random(f"target {self.seed}").choice(words)
         else:
@@ -241,12 +242,8 @@ class WordSearch(Task):
             raise UserError(f"the target {self.hidden!r} is not among the {len(words)} words of the bundled table: "
                             "choose another, or score with a sentence encoder (--embedder HUB_NAME_OR_FOLDER)")
 
-    @staticmethod
-    def _vocabulary() -> list[str]:
-        return list(word_vectors()[0])
-
     def warm_start(self, seed: int) -> list[str]:
-        words = [word for word in self._vocabulary() if word != self.hidden]
+        words = [word for word in word_vectors()[0] if word != self.hidden]
         return random.Random(f"warm start {seed}").sample(words, self.warm_start_words)
 
     def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:

@@ -716,6 +716,19 @@ def test_a_random_target_follows_the_seed_and_stays_out_of_prompts_and_settings(
     assert a.hidden not in json.dumps(dataclasses.asdict(a)) + a.prompt() + a.variation_prompt(["stone"])
 
 
+def test_pretraining_sees_the_very_prompts_of_the_task():
+    """Also for parents that are words of the prompt itself (meaning, word): only the slots may be filled."""
+    sys.path.insert(0, str(HERE / "tiny"))
+    import pretrain
+    vocabulary = ["cement", "meaning", "mortar", "word"]
+    tokenizer = pretrain.word_tokenizer(vocabulary)
+    examples = pretrain.WordExamples(tokenizer, vocabulary, torch.zeros(4, 1, dtype=torch.long), torch.ones(4, 1), None)
+    for parents in ([[0], [1], [3]], [[1, 3], [2, 0]]):
+        expected = [pretrain.chat_ids(tokenizer, WordSearch().variation_prompt([vocabulary[i] for i in row]))
+                    for row in parents]
+        assert examples.prompts(torch.tensor(parents)).tolist() == expected
+
+
 def test_a_sentence_encoder_scores_by_mean_pooling(tmp_path):
     """--embedder on a real (small, random) BERT: equal to one sentence at a time, so padding takes no part in the mean."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "what", "is", "a", "an", "?", *"cement mortar airbase".split()]
@@ -793,6 +806,11 @@ def test_a_model_that_cannot_be_reached_or_is_gated(capsys, tmp_path):
     error = OSError("You are trying to access a gated repo.")
     error.__cause__ = GatedRepoError.__new__(GatedRepoError)
     assert "ungated model" in runs.explain_loading("meta-llama/Llama-3.2-3B-Instruct", error)
+
+
+def test_an_encoder_that_cannot_be_reached_frees_the_folder_again(capsys, tmp_path):
+    code, _, err = command_line(capsys, "--embedder", tmp_path / "nowhere", "--out", tmp_path / "r")
+    assert code == 2 and "neither a folder nor a reachable Hub model" in err and not (tmp_path / "r").exists()
 
 
 def test_4bit_without_bitsandbytes(capsys, tmp_path, monkeypatch):

@@ -204,13 +204,10 @@ class WordExamples:
 
     def prompts(self, parents: torch.Tensor) -> torch.Tensor:
         """Word numbers (B, k) -> prompt token ids (B, P): one template, the parents put into its slots."""
-        slots = [self.vocabulary[i] for i in parents[0].tolist()]
-        template = torch.tensor(chat_ids(self.tokenizer, self.task.variation_prompt(slots)))
-        prompts, at = template.repeat(len(parents), 1), 0
-        for column in range(len(slots)):
-            at += int((template[at:] == self.token[parents[0, column]]).nonzero()[0])
-            prompts[:, at] = self.token[parents[:, column]]
-            at += 1
+        blank = self.task.variation_prompt([UNKNOWN] * parents.shape[1])
+        template = torch.tensor(chat_ids(self.tokenizer, blank))
+        prompts = template.repeat(len(parents), 1)
+        prompts[:, template == self.tokenizer.unk_token_id] = self.token[parents]
         return prompts
 
     def around(self, words: torch.Tensor, generator, steps=(0.3, 0.4, 0.3), through=8, anywhere=64):
