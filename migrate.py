@@ -20,7 +20,7 @@ Letters in shape comments: G rows of a group, P prompt tokens, T completion toke
     python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct     # published settings, 4-bit
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507          # your own black box
 
-Read from top to bottom: configuration, archive and parents, policy, GRPO, one group, the search. Tasks are in tasks.py;
+Read from top to bottom: configuration, archive and methods, policy, GRPO, one group, the search. Tasks are in tasks.py;
 runs.py keeps a run on disk and on the screen.
 """
 from __future__ import annotations
@@ -133,7 +133,7 @@ def model_source(config: Config, task: Task) -> str:
     return str(HERE / "tiny" / task.bundled)
 
 
-# ----------------------------------------------------------------------------------- archive and parents
+# ----------------------------------------------------------------------- archive, parents, methods
 
 @dataclass
 class Evaluation:
@@ -228,10 +228,16 @@ def island_parent(archive: Archive, step: int, top_k: int, rng: random.Random) -
     return [rng.choice(pool)] if pool else []
 
 
+def group_advantages(scores):
+    """A_i = r_i - mean(r), (G,) -> (G,); not divided by the standard deviation (Dr. GRPO, Liu et al. 2025)."""
+    return scores - scores.mean()
+
+
 class Method(NamedTuple):
-    counts: Callable    # (G, the preset's mixture) -> (n_on_policy, n_greedy, n_neighbors)
-    parents: Callable   # (archive, step, top_k, rng) -> parents for the neighbour prompt, worst to best
-    trains: bool        # whether GRPO updates the policy
+    counts: Callable        # (G, the preset's mixture) -> (n_on_policy, n_greedy, n_neighbors)
+    parents: Callable       # (archive, step, top_k, rng) -> parents for the neighbour prompt, worst to best
+    trains: bool            # whether GRPO updates the policy
+    advantages: Callable = group_advantages     # scores of a group (G,) -> what each row is worth to the update (G,)
 
 
 METHODS = {
@@ -428,11 +434,6 @@ def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list
 
 # -------------------------------------------------------------------------------------------------- GRPO
 
-def group_advantages(scores):
-    """A_i = r_i - mean(r), (G,) -> (G,); not divided by the standard deviation (Dr. GRPO, Liu et al. 2025)."""
-    return scores - scores.mean()
-
-
 def grpo_loss(logprobs, old_logprobs, advantages, mask, eps_low, eps_high, kl_coef=0.0, base_logprobs=None):
     """The clipped policy-gradient loss of a group, with the clip range of DAPO.
 
@@ -536,7 +537,7 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr
     if scores.max() == scores.min():
         return {"skipped": True}
     device = policy.model.device
-    advantages = group_advantages(scores).to(device)
+    advantages = METHODS[config.method].advantages(scores).to(device)
     keep = torch.tensor([[not (config.mask_zero and row.score == 0)] for row in rows], device=device)  # (G, 1)
     completions = [row.tokens for row in rows]
     base_logprobs = None

@@ -14,6 +14,7 @@ import csv
 import json
 import math
 import random
+import re
 import statistics
 from pathlib import Path
 
@@ -26,18 +27,29 @@ FIELDS = ["task", "target", "group", "protocol", "method", "seed", "limit", "gue
 def read_run(folder: Path, groups: dict[str, str]) -> dict:
     """One row of the CSV: what a finished run found within its limit of guesses."""
     s = json.loads((folder / "summary.json").read_text())
-    config = json.loads((folder / "config.json").read_text())["config"]
+    file = json.loads((folder / "config.json").read_text())
+    config = file["config"]
     budget = config.get("budget")
     limit = budget or config["proposals"]
     evaluations = [e for e in read_jsonl(folder / "evals.jsonl") if e["step"] == 0 or budget or e["proposal"] <= limit]
     best = max((e for e in evaluations if e["valid"]), key=lambda e: (e["score"], -e["index"]))
     found = s["solved"] and best["candidate"] == s["best"]
     guesses = best["index"] + 1 - s["warm_start"] if budget else best["proposal"]
+    preset = s["preset"] if s.get("model", "tiny") == "tiny" else f"{s['model']} {s['preset']}"
     return {"task": s["task"], "target": s["target"], "group": groups.get(s["target"], "other"),
-            "protocol": f"{s['preset']}, {limit} {'evaluations' if budget else 'proposals'}", "method": s["method"],
-            "seed": s["seed"], "limit": limit, "guesses": guesses if found else "", "found": int(found),
+            "protocol": f"{preset}, {limit} {'evaluations' if budget else 'proposals'}",
+            "method": label(s["method"], file.get("command", [])), "seed": s["seed"], "limit": limit, "guesses": guesses if found else "", "found": int(found),
             "best_score": round(best["score"], 4), "best": best["candidate"],
             **{k: s[k] for k in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds")}}
+
+
+def label(method: str, command: list[str]) -> str:
+    """A method, with what its command line changed of the settings: migrate (4,1,5) top-k=1."""
+    told_elsewhere = ("task target method seed preset model candidates-per-completion proposals steps budget out resume").split()
+    flags = dict(re.findall(r"--(\S+)((?: (?!--)\S+)*)", " ".join(command)))
+    counts = [flags.pop(f"n-{name}").strip() for name in ("on-policy", "greedy", "neighbors") if f"n-{name}" in flags]
+    others = [f"{name}{value.replace(' ', '=')}" for name, value in flags.items() if name not in told_elsewhere]
+    return " ".join([method, *([f"({','.join(counts)})"] if counts else []), *others])
 
 
 def interval(by_target: dict[str, list[float]], statistic, draws: int = 2000) -> tuple[float, float]:
@@ -87,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="run folders, folders that hold them, or CSV files of runs")
     parser.add_argument("--csv", type=Path, help="write the runs, one a line, to this file")
+    parser.add_argument("--against", default="migrate", help="the method (as in the table) whose differences are shown")
     parser.add_argument("--targets", type=Path, default=Path(__file__).parent / "data" / "wordsearch_targets.json")
     args = parser.parse_args()
     groups = {word: group for group, words in json.loads(args.targets.read_text()).items() for word in words}
@@ -102,13 +115,11 @@ def main() -> None:
             writer.writeheader()
             writer.writerows(rows)
     print(table(sorted(rows, key=lambda r: (r["group"], r["protocol"], r["method"]))))
-    migrate = {(r["protocol"]) for r in rows if r["method"].startswith("migrate")}
-    for protocol in sorted(migrate):
-        for group in sorted({r["group"] for r in rows}):
-            of_group = [r for r in rows if r["group"] == group]
-            for other in sorted({r["method"] for r in of_group if r["protocol"] == protocol} - {"migrate"}):
-                d = difference(of_group, (protocol, protocol), ("migrate", other), lambda r: 100 * int(r["found"]))
-                print(f"{group}, {protocol}: found, migrate minus {other}, paired by target and seed: {d} points")
+    for protocol, group in sorted({(r["protocol"], r["group"]) for r in rows if r["method"] == args.against}):
+        chosen = [r for r in rows if (r["protocol"], r["group"]) == (protocol, group)]
+        for other in sorted({r["method"] for r in chosen} - {args.against}):
+            d = difference(chosen, (protocol, protocol), (args.against, other), lambda r: 100 * int(r["found"]))
+            print(f"{group}, {protocol}: found, {args.against} minus {other}, paired by target and seed: {d} points")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What searches a word without a language model: two yardsticks for word search, on the same targets and scores.
 
-    python examples/yardsticks.py ridge --out results/wordsearch/yardsticks
-    python examples/yardsticks.py hillclimb --wordnet /usr/share/wordnet --out results/wordsearch/yardsticks
+    python examples/yardsticks.py ridge --target skillet --out runs/ridge-skillet
+    python examples/yardsticks.py hillclimb --target skillet --seed 3 --wordnet /usr/share/wordnet --out runs/hillclimb-skillet
 
 ridge: least squares from the bundled policy's own token embeddings to the scores seen so far; each step guesses the
 ten best unseen predictions. How much could be learned from what was scored, in the very weights that LoRA moves.
@@ -11,6 +11,7 @@ copy of this graph.
 Both start from the same 20 warm-start words as the searches and never guess a word twice.
 """
 import argparse
+import functools
 import json
 import random
 import sys
@@ -23,8 +24,10 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tiny")]
 import tasks  # noqa: E402
 
 
-def ridge_guesser(words: list[str]):
+@functools.cache
+def ridge_guesser():
     import transformers
+    words = list(tasks.word_vectors()[0])
     folder = HERE.parent / "tiny" / "wordsearch"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     embedding = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).get_input_embeddings().weight
@@ -41,8 +44,10 @@ def ridge_guesser(words: list[str]):
     return guess
 
 
-def hillclimb_guesser(words: list[str], wordnet: Path):
+@functools.cache
+def hillclimb_guesser(wordnet: Path):
     import pretrain
+    words = list(tasks.word_vectors()[0])
     vocabulary, edges, _ = pretrain.read_wordnet(wordnet)
     ids, probs = pretrain.neighbour_table(vocabulary, edges)
     related = {w: [vocabulary[j] for j, p in zip(i.tolist(), q.tolist()) if p > 0] for w, i, q in zip(vocabulary, ids, probs)}
@@ -56,7 +61,7 @@ def hillclimb_guesser(words: list[str], wordnet: Path):
     return guess
 
 
-def search(guess, target: str, seed: int, budget: int = 1000) -> dict:
+def search(guess, target: str, seed: int, budget: int) -> dict:
     """Evaluates ten guesses a step until the word is found; returns a summary as report.py reads it."""
     task = tasks.WordSearch(target=target)
     rng = random.Random(f"{target} {seed}")
@@ -76,27 +81,22 @@ def search(guess, target: str, seed: int, budget: int = 1000) -> dict:
             "steps": (n + 9) // 10, "seconds": 0, "warm_start": warm, "lines": lines}
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("yardstick", choices=["ridge", "hillclimb"])
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
-    parser.add_argument("--targets", nargs="+", default=["published", "held-out"], help="groups of data/wordsearch_targets.json")
-    parser.add_argument("--n", type=int, default=60, help="the first n of each group")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget", type=int, default=1000)
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    words = list(tasks.word_vectors()[0])
-    guess = ridge_guesser(words) if args.yardstick == "ridge" else hillclimb_guesser(words, args.wordnet)
-    groups = json.loads((HERE.parent / "data" / "wordsearch_targets.json").read_text())
-    for target in [t for g in args.targets for t in groups[g][:args.n]]:
-        for seed in range(42, 42 + args.seeds):
-            summary = {**search(guess, target, seed), "method": args.yardstick}
-            folder = args.out / f"{args.yardstick}-{target}-{seed}"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in summary.pop("lines")))
-            (folder / "config.json").write_text(json.dumps({"config": {"budget": 1000}}))
-            (folder / "summary.json").write_text(json.dumps(summary))
+    args = parser.parse_args(argv)
+    guess = ridge_guesser() if args.yardstick == "ridge" else hillclimb_guesser(args.wordnet)
+    summary = {**search(guess, args.target, args.seed, args.budget), "method": args.yardstick}
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in summary.pop("lines")))
+    (args.out / "config.json").write_text(json.dumps({"config": {"budget": args.budget}, "command": argv}))
+    (args.out / "summary.json").write_text(json.dumps(summary))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
