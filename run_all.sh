@@ -144,6 +144,7 @@ mkdir -p "$OUT" "$CSV"
 searches=$(for section in $SECTIONS; do "$section"; done)
 status=0
 "$PYTHON" sweep.py --engine "${ENGINE:-local}" --out "$OUT" ${JOBS:+--jobs "$JOBS"} <<< "$searches" || status=$?
+if [ $status -gt 1 ]; then exit $status; fi             # not started, or interrupted
 for table in ${SECTIONS/ablations/ablations/wordsearch ablations/molecule}; do
   if [ -d "$OUT/$table" ]; then
     printf '\n== %s\n' "$table"

@@ -59,16 +59,18 @@ def log_of(run: Path) -> Path:
 
 
 def search(line: str) -> int:
-    """One search in this process, its output in DIR.log. Returns its exit code."""
+    """One search in this process, its output in DIR.log. Returns its exit code: 0, 1, or 130 when it was interrupted."""
     script, *argv = shlex.split(line)
     log = log_of(folder(line))
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
-            import runs     # imports torch, which only a process that searches needs
             sys.path.insert(0, str((HERE / script).parent))
-            return runs.exit_code(importlib.import_module(Path(script).stem).main, argv)
-        except Exception:
+            importlib.import_module(Path(script).stem).main(argv)
+            return 0
+        except KeyboardInterrupt:
+            return 130
+        except (Exception, SystemExit):
             traceback.print_exc()
             return 1
 
@@ -190,8 +192,10 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     failed = [line for line in lines if not finished(folder(line))]
-    for line in failed:
+    for line in failed[:10]:
         print(f"not finished (see {log_of(folder(line))}): {line}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(lines)} searches did not finish; the same command, given again, goes on", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -11,6 +11,8 @@ import math
 import os
 import random
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +23,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"      # before transformers is imported: no test may reach for the network
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -31,11 +34,15 @@ from hypothesis import strategies as st
 from rdkit import Chem
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+sys.path.append(str(Path(__file__).parent / "examples"))
+import ablations
+import discover
 import docking
 import migrate
 import objectives
 import runs
 import sandbox as sandbox_module
+import sweep
 import tasks
 from migrate import Archive, Config, Evaluation
 from runs import Run
@@ -1226,6 +1233,186 @@ class FourPrograms(tasks.Arc):
 
     def parse(self, completion):
         return [self.PROGRAMS[len(completion) % 4]] if completion else []
+
+
+# ------------------------------------------------------------------------------------------------- forks
+
+def test_entropic_advantages_by_hand():
+    """One best of four: softmax puts q on it, KL = ln 4 + q ln q + (1-q) ln((1-q)/3) = ln 2 at q = 0.8107, so that
+    exp(eta) = 3 q / (1-q) = 12.85; A = 12.85 / 1 - 1 for the best and 1 / ((12.85 + 2) / 3) - 1 for the others."""
+    scores = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    assert discover.entropic_eta(scores) == pytest.approx(math.log(12.85), abs=1e-3)
+    assert discover.entropic_advantages(scores).tolist() == pytest.approx([-0.798, 11.85, -0.798, -0.798], abs=2e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=16))
+def test_entropic_advantages_are_finite_and_in_the_order_of_the_scores(ranks):
+    scores = torch.tensor(ranks) / 50
+    advantages, eta = discover.entropic_advantages(scores), discover.entropic_eta(scores)
+    assert advantages.isfinite().all() and (advantages[scores.argsort()].diff() >= -1e-6).all()
+    reachable = math.log(len(ranks) / ranks.count(max(ranks)))
+    if reachable == 0:
+        assert advantages.tolist() == [0.0] * len(ranks)
+    else:
+        assert discover.softmax_kl(eta, scores) == pytest.approx(min(math.log(2), 0.9 * reachable), abs=1e-6)
+        assert torch.allclose(discover.entropic_advantages(scores / 7), advantages, rtol=1e-3)     # whatever the scale
+
+
+def evaluation(index, step, candidate, score, parent=None):
+    return Evaluation(index, step, 0, "neighbor" if parent else "warm-start", [parent] if parent else [], candidate, score,
+                      True, [1])
+
+
+def test_puct_by_hand():
+    """A small tree: a, of score 0.2, was the parent of b (0.5) and c (0.42) in step 1. Priors are 1/6, 3/6 and 2/6.
+
+    Steps 2 and 3 leave no child, so that it must be seen from the tree that both were b's:
+    step 2: a 0.5 + 0.3 sqrt(2)/6/2 = 0.535   b 0.5 + 0.3 sqrt(2)/2 = 0.712     c 0.42 + 0.3 sqrt(2)/3 = 0.561
+    step 3: a 0.5 + 0.3 sqrt(3)/6/3 = 0.529   b 0.5 + 0.3 sqrt(3)/2/2 = 0.630   c 0.42 + 0.3 sqrt(3)/3 = 0.593
+    step 4: a 0.5 + 0.3 sqrt(4)/6/4 = 0.525   b 0.5 + 0.3 sqrt(4)/2/3 = 0.600   c 0.42 + 0.3 sqrt(4)/3 = 0.620
+    """
+    values = discover.puct([0.2, 0.5, 0.42], [0.5, None, None], [1, 0, 0], 1)
+    assert values == pytest.approx([0.5354, 0.7121, 0.5614], abs=1e-4)
+    archive = Archive()
+    assert discover.puct_parent(archive, 1, 3, None) == []
+    archive.add([evaluation(0, 0, "a", 0.2)])
+    assert discover.puct_parent(archive, 1, 3, None)[0].candidate == "a"
+    archive.add([evaluation(1, 1, "b", 0.5, "a"), evaluation(2, 1, "c", 0.42, "a")])
+    assert [discover.puct_parent(archive, step, 3, None)[0].candidate for step in (2, 3, 4)] == ["b", "b", "c"]
+
+
+def test_puct_reads_its_tree_off_the_archive(tmp_path):
+    """Catches a choice that depends on anything but the archive, after which a resumed run would be another one."""
+    _, evals, _, _ = run(tmp_path / "r", method="discover", steps=12)
+    ledger = [Evaluation(**e) for e in evals]
+    chosen = {e.step: e.parents[0] for e in ledger if e.parents}
+    assert len(set(chosen.values())) > 2
+    for step, parent in chosen.items():
+        archive = Archive([e for e in ledger if e.step < step][::-1], step)
+        assert discover.puct_parent(archive, step, 1, None)[0].candidate == parent
+
+
+def test_training_under_the_own_prompt_differs_in_the_prompt_alone(folder_of):
+    """Without prompts of their own the rows give the very update of migrate.py; with them another one."""
+    config = migrate.resolve(dict(method="migrate", lora_r=4, inner_iterations=2), Letters())
+    prompts = [[3, 4, 5], [6, 7], None]
+    rows = [migrate.Row("neighbor", [], tokens, "x", score=score, valid=True)
+            for tokens, score in (([5, 6], 0.1), ([7, 1], 0.5), ([8], 0.9))]
+
+    def updated(update):
+        policy = migrate.load_policy(config, str(folder_of("llama3")))
+        update(policy, torch.optim.AdamW(policy.parameters().values()), rows, [9, 8, 7], 1e-2, config)
+        return torch.cat([p.detach().flatten() for p in policy.parameters().values()])
+    expected = updated(migrate.update)
+    assert torch.allclose(updated(ablations.own_prompt_update), expected, atol=1e-5)
+    for row, prompt in zip(rows, prompts):
+        row.prompt_ids = prompt
+    assert torch.equal(updated(migrate.update), expected)
+    assert not torch.allclose(updated(ablations.own_prompt_update), expected, atol=1e-3)
+    assert ablations.standardised(torch.tensor([0.0, 0.2, 0.4])).tolist() == pytest.approx([-1, 0, 1])
+
+
+# ------------------------------------------------------------------------------------------- many searches
+
+QUICK = """
+import json, sys
+from pathlib import Path
+
+def main(argv):
+    out = Path(argv[argv.index("--out") + 1])
+    print("searching", argv)
+    if "--break" in argv:
+        raise ValueError("broken")
+    out.mkdir(parents=True)
+    (out / "summary.json").write_text(json.dumps({}))
+"""
+
+
+@pytest.fixture
+def searches(tmp_path):
+    """Four lines for sweep.py, the third of which fails."""
+    (tmp_path / "quick.py").write_text(QUICK)
+    return [f"{tmp_path / 'quick.py'} --n {n} {'--break' if n == 2 else ''} --out {tmp_path / 'runs' / 'deep' / str(n)}"
+            for n in range(4)]
+
+
+def test_a_sweep_runs_what_is_missing_and_tells_what_failed(searches, tmp_path):
+    def swept():
+        return subprocess.run([sys.executable, HERE / "sweep.py", "--out", tmp_path / "runs", "--jobs", "2"], text=True,
+                              input="\n".join(searches), capture_output=True)
+    first = swept()
+    runs_folder = tmp_path / "runs" / "deep"
+    assert first.returncode == 1 and "4 searches, 0 of them finished already" in first.stdout
+    assert f"not finished (see {runs_folder / '2.log'})" in first.stderr and "1 of 4" in first.stderr
+    assert sorted(p.parent.name for p in runs_folder.rglob("summary.json")) == ["0", "1", "3"]
+    assert "ValueError: broken" in (runs_folder / "2.log").read_text()
+    searches[2] = searches[2].replace("--break", "")
+    second = swept()
+    assert second.returncode == 0 and "3 of them finished already" in second.stdout
+    assert (runs_folder / "0.log").read_text().count("searching") == 1       # and nothing ran twice
+
+
+def test_slurm_gets_one_array_whose_tasks_cover_the_searches(searches, tmp_path, monkeypatch):
+    """With programs that stand in for SLURM's (the real ones: README): what is submitted is run, task by task."""
+    (tmp_path / "bin").mkdir()
+    for name, code in (("squeue", "cat queue"), ("sbatch", "printf '%s\\n' \"$@\" > submitted")):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{code}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    (tmp_path / "queue").write_text("12_3 all migrate-1 me PD\n")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(sweep.SweepError, match="are in the queue"):         # never twice into the same folders
+        sweep.slurm(searches, tmp_path / "runs", None)
+    (tmp_path / "queue").write_text("")
+    sweep.slurm(searches, tmp_path / "runs", 2)
+    submitted = (tmp_path / "submitted").read_text().splitlines()
+    assert "--wait" in submitted and submitted[submitted.index("--array") + 1] == "0-3%2"
+    task = submitted[submitted.index("--wrap") + 1]
+    for number in range(4):
+        argv = [a.replace("$SLURM_ARRAY_TASK_ID", str(number)) for a in shlex.split(task)][1:]
+        monkeypatch.setattr(sys, "argv", argv)
+        assert sweep.main() == (number == 2)
+    assert len(list((tmp_path / "runs").rglob("summary.json"))) == 3
+
+
+def test_hugging_face_jobs_bring_their_runs_back(searches, tmp_path, monkeypatch):
+    """With a hub that keeps the bucket in a folder and runs each job's command on the spot. Not tested: the real one."""
+    hub, jobs = tmp_path / "hub", []
+
+    def sync_job_volume(self, source, mount_path, *, remote_name, read_only):
+        assert not read_only and mount_path == "/sweep"
+        shutil.copytree(source, hub / remote_name, dirs_exist_ok=True)
+        return huggingface_hub.Volume(type="bucket", source="me/bucket", mount_path=mount_path, path=remote_name)
+
+    def run_job(self, **spec):
+        inspect.signature(real_run_job).bind(self, **spec)
+        json.dumps(huggingface_hub._jobs_api._create_job_spec(**spec))
+        home = tmp_path / f"home{len(jobs)}"
+        home.mkdir()
+        jobs.append(huggingface_hub.JobInfo(id=str(len(jobs)), owner=dict(id="1", name="me", type="user"), status=dict(stage="ERROR")))
+        command = [c.replace("/sweep/", f"{hub / spec['volumes'][0].path}/").replace("pip install", "echo")
+                   for c in spec["command"]]
+        # the container sees no folder of this machine: its own runs folder stands in
+        (hub / spec["name"] / "code" / "searches.txt").write_text(
+            (hub / spec["name"] / "code" / "searches.txt").read_text().replace(str(tmp_path / "runs"), str(tmp_path / "there")))
+        command[-1] = command[-1].replace(str(tmp_path / "runs"), str(tmp_path / "there"))
+        subprocess.run(command, env={**os.environ, "HOME": str(home)}, stdout=subprocess.DEVNULL)
+        return jobs[-1]
+
+    real_run_job = huggingface_hub.HfApi.run_job
+    fakes = {"sync_job_volume": sync_job_volume, "run_job": run_job, "list_jobs": lambda self, **which: [],
+             "wait_for_job": lambda self, ids, poll_interval: jobs,
+             "sync_bucket": lambda self, source, dest: shutil.copytree(
+                 hub / source.removeprefix("hf://buckets/me/bucket/"), dest, dirs_exist_ok=True)}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(huggingface_hub.HfApi, name, fake)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_test")
+    (tmp_path / "runs").mkdir()
+    sweep.hf(searches, tmp_path / "runs", 2)
+    assert len(jobs) == 2
+    assert sorted(p.parent.name for p in (tmp_path / "runs").rglob("summary.json")) == ["0", "1", "3"]
+    assert "broken" in (tmp_path / "runs" / "deep" / "2.log").read_text()
 
 
 # ---------------------------------------------------------------------------------------- command line
