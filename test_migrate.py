@@ -1280,6 +1280,9 @@ def test_puct_by_hand():
     assert discover.puct_parent(archive, 1, 3, None)[0].candidate == "a"
     archive.add([evaluation(1, 1, "b", 0.5, "a"), evaluation(2, 1, "c", 0.42, "a")])
     assert [discover.puct_parent(archive, step, 3, None)[0].candidate for step in (2, 3, 4)] == ["b", "b", "c"]
+    # every visit of b is one of a, which has the same Q and a third of the prior: a's turn never comes
+    archive.of["c"].score = 0.21
+    assert {discover.puct_parent(archive, step, 3, None)[0].candidate for step in range(2, 9)} == {"b"}
 
 
 def test_puct_reads_its_tree_off_the_archive(tmp_path):
@@ -1294,22 +1297,33 @@ def test_puct_reads_its_tree_off_the_archive(tmp_path):
 
 
 def test_training_under_the_own_prompt_differs_in_the_prompt_alone(folder_of):
-    """Without prompts of their own the rows give the very update of migrate.py; with them another one."""
-    config = migrate.resolve(dict(method="migrate", lora_r=4, inner_iterations=2), Letters())
-    prompts = [[3, 4, 5], [6, 7], None]
+    """Without prompts of their own the rows give the very update of migrate.py; with them the gradient of
+    - 1/G sum_i A_i mean_t log pi(o_it | own prompt), computed here row by row."""
+    config = migrate.resolve(dict(method="migrate", lora_r=4, inner_iterations=1), Letters())
     rows = [migrate.Row("neighbor", [], tokens, "x", score=score, valid=True)
             for tokens, score in (([5, 6], 0.1), ([7, 1], 0.5), ([8], 0.9))]
 
-    def updated(update):
+    def change(update):
         policy = migrate.load_policy(config, str(folder_of("llama3")))
-        update(policy, torch.optim.AdamW(policy.parameters().values()), rows, [9, 8, 7], 1e-2, config)
-        return torch.cat([p.detach().flatten() for p in policy.parameters().values()])
-    expected = updated(migrate.update)
-    assert torch.allclose(updated(ablations.own_prompt_update), expected, atol=1e-5)
-    for row, prompt in zip(rows, prompts):
+        flat = lambda: torch.cat([p.detach().flatten() for p in policy.parameters().values()])
+        before = flat()
+        update(policy, torch.optim.SGD(policy.parameters().values()), rows, [9, 8, 7], 1.0, config)
+        return flat() - before
+    expected = change(migrate.update)
+    assert torch.allclose(change(ablations.own_prompt_update), expected, atol=1e-6)
+    for row, prompt in zip(rows, ([3, 4, 5], [3, 4, 5], None)):
         row.prompt_ids = prompt
-    assert torch.equal(updated(migrate.update), expected)
-    assert not torch.allclose(updated(ablations.own_prompt_update), expected, atol=1e-3)
+    assert torch.equal(change(migrate.update), expected)
+
+    policy = migrate.load_policy(config, str(folder_of("llama3")))
+    for row, advantage in zip(rows, (-0.4, 0.0, 0.4)):
+        (advantage / 3 * migrate.token_logprobs(policy, row.prompt_ids or [9, 8, 7], [row.tokens])[0].mean()).backward()
+    by_row = torch.cat([p.grad.flatten() for p in policy.parameters().values()])
+    own = change(ablations.own_prompt_update)
+    assert torch.cosine_similarity(own, by_row, dim=0) > 0.9999 > torch.cosine_similarity(own, expected, dim=0)
+
+
+def test_advantages_by_the_standard_deviation_by_hand():
     assert ablations.standardised(torch.tensor([0.0, 0.2, 0.4])).tolist() == pytest.approx([-1, 0, 1])
 
 
