@@ -12,7 +12,7 @@ Exit code 1 if any search did not finish.
 slurm  One search is one task of an array. sbatch reads its settings from the environment: SBATCH_PARTITION, SBATCH_GPUS,
        SBATCH_TIMELIMIT and so on. Code, environment and runs must lie where the nodes see them.
 hf     Each job takes its share of the searches. Code and runs travel through the private bucket `jobs-artifacts` of the
-       account that is logged in (hf auth login). From the environment: FLAVOR of the machines (cpu-upgrade), TIMEOUT of
+       account that is logged in (hf auth login). From the environment: FLAVOR of the machines (cpu-basic), TIMEOUT of
        a job (8h), IMAGE (python:3.11). A mounted bucket takes whole files and no appending, so that a run comes back
        when its search has ended: what a job did not bring to its end starts again from nothing.
 """
@@ -141,21 +141,30 @@ def hf(lines: list[str], out: Path, jobs: int | None) -> None:
                          "command again")
     with tempfile.TemporaryDirectory() as stage:
         code = Path(stage) / "code"
-        shutil.copytree(HERE, code, ignore=shutil.ignore_patterns(".*", "__pycache__", "venv", "runs", "results"))
+        shutil.copytree(HERE, code, ignore=shutil.ignore_patterns(".*", "__pycache__", "venv", "runs", "results", out.name))
         (code / "searches.txt").write_text("\n".join(lines) + "\n")
         (Path(stage) / "runs").mkdir()
         (Path(stage) / "runs" / ".keep").touch()        # a bucket has no empty folders
         volume = api.sync_job_volume(stage, "/sweep", remote_name=name, read_only=False)
+
+    def fetch() -> list[str]:
+        api.sync_bucket(f"hf://buckets/{volume.source}/{name}/runs", str(out), exclude=[".keep"])
+        return [line for line in lines if not finished(folder(line))]
+
+    if not fetch():     # an earlier command started the jobs and did not wait for them
+        return
     task = shlex.join(["python", "sweep.py", "--out", str(out), "--file", "searches.txt", "--of", str(n), "--back", "/sweep/runs"])
     secrets = {"HF_TOKEN": get_token()} if any("--model" in line for line in lines) else None      # gated models
-    started = [api.run_job(image=os.environ.get("IMAGE", "python:3.11"), flavor=os.environ.get("FLAVOR", "cpu-upgrade"),
+    started = [api.run_job(image=os.environ.get("IMAGE", "python:3.11"), flavor=os.environ.get("FLAVOR", "cpu-basic"),
                            timeout=os.environ.get("TIMEOUT", "8h"), name=name, volumes=[volume], secrets=secrets,
                            env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "PYTHONUNBUFFERED": "1"},
                            command=["bash", "-c", "cp -r /sweep/code ~/code && cd ~/code && pip install -q -r requirements.txt "
                                     f"&& {task} --part {part}"]) for part in range(n)]
     print(f"{n} jobs: they go on if this command is interrupted; give it again for the tables", *(j.url for j in started), sep="\n")
-    api.wait_for_job([job.id for job in started], poll_interval=10)
-    api.sync_bucket(f"hf://buckets/{volume.source}/{name}/runs", str(out))
+    for job in api.wait_for_job([job.id for job in started], poll_interval=10):
+        if job.status.stage != "COMPLETED":
+            print(f"{job.url}: {job.status.stage} {job.status.message or ''}", file=sys.stderr)
+    fetch()
 
 
 def name_of(out: Path) -> str:

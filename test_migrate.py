@@ -1417,7 +1417,7 @@ def test_hugging_face_jobs_bring_their_runs_back(searches, tmp_path, monkeypatch
     real_run_job = huggingface_hub.HfApi.run_job
     fakes = {"sync_job_volume": sync_job_volume, "run_job": run_job, "list_jobs": lambda self, **which: [],
              "wait_for_job": lambda self, ids, poll_interval: jobs,
-             "sync_bucket": lambda self, source, dest: shutil.copytree(
+             "sync_bucket": lambda self, source, dest, exclude: shutil.copytree(
                  hub / source.removeprefix("hf://buckets/me/bucket/"), dest, dirs_exist_ok=True)}
     for name, fake in fakes.items():
         monkeypatch.setattr(huggingface_hub.HfApi, name, fake)
