@@ -468,7 +468,6 @@ class Row:
     score: float = 0.0
     valid: bool = False
     new: bool = False           # f was called on it in this step
-    prompt_ids: list[int] | None = None     # what it was sampled under (None: a replay); trained under the task prompt
 
 
 def draw(policy: Policy, task: Task, prompt: str, n: int, origin: str, parents: list[str], known: set[str],
@@ -490,7 +489,7 @@ def draw(policy: Policy, task: Task, prompt: str, n: int, origin: str, parents: 
             fresh += [Row(origin, parents, [], None) for _ in range(missing - len(fresh))]
             for row in fresh[:missing]:
                 row.kept = row.candidate is not None and row.candidate not in known
-                row.proposal, row.prompt_ids = proposals + len(rows) + 1, prompt_ids
+                row.proposal = proposals + len(rows) + 1
                 known.add(row.candidate)
                 rows.append(row)
                 n_kept += row.kept

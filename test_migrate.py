@@ -4,6 +4,7 @@
 """
 import csv
 import dataclasses
+import functools
 import importlib.util
 import inspect
 import json
@@ -1297,11 +1298,11 @@ def test_puct_reads_its_tree_off_the_archive(tmp_path):
 
 
 def test_training_under_the_own_prompt_differs_in_the_prompt_alone(folder_of):
-    """Without prompts of their own the rows give the very update of migrate.py; with them the gradient of
-    - 1/G sum_i A_i mean_t log pi(o_it | own prompt), computed here row by row."""
-    config = migrate.resolve(dict(method="migrate", lora_r=4, inner_iterations=1), Letters())
-    rows = [migrate.Row("neighbor", [], tokens, "x", score=score, valid=True)
-            for tokens, score in (([5, 6], 0.1), ([7, 1], 0.5), ([8], 0.9))]
+    """Without neighbours the rows give the very update of migrate.py; with them the gradient of
+    - 1/G sum_i A_i mean_t log pi(o_it | own prompt), computed here row by row, without padding."""
+    config, task = migrate.resolve(dict(method="migrate", lora_r=4, inner_iterations=1), Letters()), Letters()
+    rows = [migrate.Row("on-policy", parents, tokens, "x", score=score, valid=True)
+            for parents, tokens, score in ((["stone"], [5, 6], 0.1), (["cement"], [7, 1, 4], 0.5), ([], [8], 0.9))]
 
     def change(update):
         policy = migrate.load_policy(config, str(folder_of("llama3")))
@@ -1309,18 +1310,19 @@ def test_training_under_the_own_prompt_differs_in_the_prompt_alone(folder_of):
         before = flat()
         update(policy, torch.optim.SGD(policy.parameters().values()), rows, [9, 8, 7], 1.0, config)
         return flat() - before
-    expected = change(migrate.update)
-    assert torch.allclose(change(ablations.own_prompt_update), expected, atol=1e-6)
-    for row, prompt in zip(rows, ([3, 4, 5], [3, 4, 5], None)):
-        row.prompt_ids = prompt
+    expected, own = change(migrate.update), functools.partial(ablations.own_prompt_update, task)
+    assert torch.allclose(change(own), expected, atol=1e-6)
+    for row in rows[:2]:
+        row.origin = "neighbor"
     assert torch.equal(change(migrate.update), expected)
 
     policy = migrate.load_policy(config, str(folder_of("llama3")))
     for row, advantage in zip(rows, (-0.4, 0.0, 0.4)):
-        (advantage / 3 * migrate.token_logprobs(policy, row.prompt_ids or [9, 8, 7], [row.tokens])[0].mean()).backward()
-    by_row = torch.cat([p.grad.flatten() for p in policy.parameters().values()])
-    own = change(ablations.own_prompt_update)
-    assert torch.cosine_similarity(own, by_row, dim=0) > 0.9999 > torch.cosine_similarity(own, expected, dim=0)
+        prompt = migrate.encode_prompt(policy, task.variation_prompt(row.parents)) if row.parents else [9, 8, 7]
+        log_probs = policy.model(torch.tensor([prompt + row.tokens])).logits[0].log_softmax(-1)
+        (-advantage / 3 * log_probs[range(len(prompt) - 1, len(prompt) - 1 + len(row.tokens)), row.tokens].mean()).backward()
+    by_row = -torch.cat([p.grad.flatten() for p in policy.parameters().values()])
+    assert torch.cosine_similarity(change(own), by_row, dim=0) > 0.9999 > torch.cosine_similarity(change(own), expected, dim=0)
 
 
 def test_advantages_by_the_standard_deviation_by_hand():
