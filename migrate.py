@@ -133,7 +133,7 @@ def model_source(config: Config, task: Task) -> str:
     return str(HERE / "tiny" / task.bundled)
 
 
-# ----------------------------------------------------------------------- archive, parents, methods
+# ------------------------------------------------------------------------- archive, parents and methods
 
 @dataclass
 class Evaluation:

@@ -3,9 +3,9 @@
     python report.py runs/*                                 # or any folders, searched for runs at any depth
     python report.py results/wordsearch --csv results/wordsearch.csv
 
-One row per (protocol, method): the protocol is the preset and the count that was fixed. Guesses are proposals where
-proposals were fixed (repeats count) and unique evaluations where evaluations were; beyond the fixed count nothing
-counts. Intervals: 95%, bootstrap over targets (the seeds of a target stay together).
+One row per (protocol, method with the settings that its command line changed): the protocol is the preset and the count
+that was fixed. Guesses are proposals where proposals were fixed (repeats count) and unique evaluations where evaluations
+were; beyond the fixed count nothing counts. Intervals: 95%, bootstrap over targets (the seeds of a target stay together).
 """
 from __future__ import annotations
 
@@ -38,16 +38,17 @@ def read_run(folder: Path, groups: dict[str, str]) -> dict:
     preset = s["preset"] if s.get("model", "tiny") == "tiny" else f"{s['model']} {s['preset']}"
     return {"task": s["task"], "target": s["target"], "group": groups.get(s["target"], "other"),
             "protocol": f"{preset}, {limit} {'evaluations' if budget else 'proposals'}",
-            "method": label(s["method"], file.get("command", [])), "seed": s["seed"], "limit": limit, "guesses": guesses if found else "", "found": int(found),
+            "method": label(s["method"], file.get("command", [])), "seed": s["seed"], "limit": limit,
+            "guesses": guesses if found else "", "found": int(found),
             "best_score": round(best["score"], 4), "best": best["candidate"],
             **{k: s[k] for k in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds")}}
 
 
 def label(method: str, command: list[str]) -> str:
     """A method, with what its command line changed of the settings: migrate (4,1,5) top-k=1."""
-    told_elsewhere = ("task target method seed preset model candidates-per-completion proposals steps budget out resume").split()
-    flags = dict(re.findall(r"--(\S+)((?: (?!--)\S+)*)", " ".join(command)))
-    counts = [flags.pop(f"n-{name}").strip() for name in ("on-policy", "greedy", "neighbors") if f"n-{name}" in flags]
+    told_elsewhere = "task target method seed preset model candidates-per-completion proposals steps budget out resume".split()
+    flags = dict(re.findall(r"--([^\s=]+)((?:[ =](?!--)\S+)*)", " ".join(command)))
+    counts = [flags.pop(f"n-{name}")[1:] for name in ("on-policy", "greedy", "neighbors") if f"n-{name}" in flags]
     others = [f"{name}{value.replace(' ', '=')}" for name, value in flags.items() if name not in told_elsewhere]
     return " ".join([method, *([f"({','.join(counts)})"] if counts else []), *others])
 

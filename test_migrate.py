@@ -41,6 +41,7 @@ import discover
 import docking
 import migrate
 import objectives
+import report
 import runs
 import sandbox as sandbox_module
 import sweep
@@ -1330,6 +1331,15 @@ def test_advantages_by_the_standard_deviation_by_hand():
 
 
 # ------------------------------------------------------------------------------------------- many searches
+
+@pytest.mark.parametrize("flags, expected", [
+    ("--task wordsearch --target mob --seed 3 --preset tiny --proposals 60 --resume --out a/--b", "migrate"),
+    ("--n-on-policy 4 --n-greedy 1 --n-neighbors 5 --lr 0 --resume --out a", "migrate (4,1,5) lr=0"),
+    ("--no-mask-zero --out=a --top-k=10", "migrate no-mask-zero top-k=10"),
+])
+def test_a_table_tells_runs_of_different_settings_apart(flags, expected):
+    assert report.label("migrate", flags.split()) == expected
+
 
 QUICK = """
 import json, sys
