@@ -1,0 +1,275 @@
+"""A group under one prompt at the cost of one prompt: what makes sampling and scoring fast and small. Knows nothing of GRPO.
+
+Letters in shape comments: n rows, P prompt tokens, T completion tokens, V vocabulary, d width of the model, H heads of the
+queries, K heads of the keys, D width of a head.
+"""
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager, nullcontext
+
+import psutil
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from transformers import AttentionInterface, DynamicCache
+from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+CHUNK = 2**24       # elements of the logits that exist at a time: 64 MB in fp32, a few times over
+
+
+def run_prompt(model, prompt_ids: list[int]):
+    """A prompt in one row without padding, which needs no mask: the cache of its keys and values, (1, K, P, D) in each
+    layer, and its last hidden state, (1, d). Both carry gradients."""
+    cache = DynamicCache()
+    ids = torch.tensor([prompt_ids], device=model.device)                                               # (1, P)
+    hidden = model.get_base_model().base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+    return cache, hidden[:, -1]
+
+
+# ---------------------------------------------------------------------------------------------- sampling
+
+class SharedLayer(DynamicLayer):
+    """A layer's keys and values while completions are drawn: every prompt's once for all of its rows, and those that the
+    rows have added, written in place (the usual cache is copied as a whole at every token)."""
+
+    def __init__(self, prompts: list[DynamicLayer], counts: list[int], room: int):
+        super().__init__()
+        self.prompts, self.counts, self.length = [(p.keys[0], p.values[0]) for p in prompts], counts, 0    # (K, P, D) each
+        self.longest = max(p.get_seq_length() for p in prompts)
+        self.keys, self.values = (x.new_empty(sum(counts), x.shape[1], room, x.shape[3])                # (n, K, room, D)
+                                  for x in (prompts[0].keys, prompts[0].values))
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        return self.longest + self.length
+
+    def update(self, keys, values, *args, **kwargs):
+        """keys, values: (n, K, 1, D) of the newest token. The layer itself stands for the whole of them: attention()."""
+        self.keys[:, :, self.length], self.values[:, :, self.length] = keys[:, :, 0], values[:, :, 0]
+        self.length += 1
+        return self, self
+
+    def attend(self, query, scale: float):
+        """softmax(scale q k^T) v of every row's newest token over its prompt and its own tokens, (n, H, 1, D) ->
+        (n, 1, H, D)."""
+        n, H, _, D = query.shape
+        q = (query * scale).reshape(n, -1, H // self.keys.shape[1], D)                                  # (n, K, H/K, D)
+        k, v = self.keys[:, :, :self.length], self.values[:, :, :self.length]
+        parts = zip(self.prompts, q.split(self.counts), k.split(self.counts), v.split(self.counts))
+        return torch.cat([attend_to_prompt(*prompt, *own) for prompt, *own in parts]).reshape(n, 1, H, -1)
+
+
+def attend_to_prompt(prompt_keys, prompt_values, q, k, v):
+    """Rows of one prompt, which meet its keys in one product. prompt_*: (K, P, D); q: (n, K, H/K, D); k, v: (n, K, t, D)."""
+    def on_prompt(x, y):                                    # (n, K, H/K, a), (K, a, b) -> (n, K, H/K, b)
+        return (x.transpose(0, 1).flatten(1, 2) @ y).unflatten(1, (len(x), -1)).transpose(0, 1)
+    scores = torch.cat([on_prompt(q, prompt_keys.mT), q @ k.mT], dim=-1)                                # (n, K, H/K, P+t)
+    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+    P = prompt_keys.shape[1]
+    return on_prompt(weights[..., :P], prompt_values) + weights[..., P:] @ v
+
+
+def attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
+    """transformers' own attention, except for completions that are being drawn."""
+    if isinstance(key, SharedLayer):
+        return key.attend(query, query.shape[-1] ** -0.5 if scaling is None else scaling), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+AttentionInterface.register("shared_prompt", attention)
+AttentionMaskInterface.register("shared_prompt", sdpa_mask)
+
+
+def shared_cache(model, prompts: list[list[int]], counts: list[int], room: int) -> DynamicCache:
+    """The cache of a batch with counts[i] rows under prompt i and room for so many tokens a row. The last token of each
+    prompt is left to generate(), which needs something to begin with."""
+    caches, cache = [run_prompt(model, ids[:-1])[0] for ids in prompts], DynamicCache()
+    cache.layers = [SharedLayer(layers, counts, room) for layers in zip(*(c.layers for c in caches))]
+    return cache
+
+
+@contextmanager
+def merged(model):
+    """W + scale B A in the place of every W while completions are drawn: this spares LoRA's own products at every token.
+    In full precision only (rounded to 16 or 4 bit the sum would be another policy). The very tensors come back."""
+    layers = [m for m in model.modules() if getattr(m, "lora_A", None) and m.get_base_layer().weight.dtype == torch.float32]
+    weights = [layer.get_base_layer().weight.data for layer in layers]
+    try:
+        for layer, weight in zip(layers, weights):
+            A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight                   # (r, in), (out, r)
+            factors = (A.T, B.T) if layer.fan_in_fan_out else (B, A)                        # GPT-2 keeps W transposed
+            layer.get_base_layer().weight.data = torch.addmm(weight, *factors, alpha=layer.scaling["default"])
+            layer.merged_adapters.append("default")
+        yield
+    finally:
+        for layer, weight in zip(layers, weights):
+            layer.get_base_layer().weight.data = weight
+            layer.merged_adapters.clear()
+
+
+# ----------------------------------------------------------------------------------------------- scoring
+
+class TokenLogprobs(torch.autograd.Function):
+    """log p(token | hidden state) at temperature tau and the entropy of each prediction, a chunk of hidden states at a time:
+
+        log p_v = log softmax(W h / tau)_v,     d log p_v / dh = (W_v - sum_u p_u W_u) / tau
+
+    The forward pass keeps sum_u p_u W_u, a vector of d, and drops the logits, V of them, which would be the largest
+    tensors of all: nothing is computed twice. W, the output layer, is frozen. Entropies carry no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, tokens, head, tau):                # (N, d), (N, k): k tokens to score after each hidden state
+        size, logprobs, entropies, means = max(1, CHUNK // head.out_features), [], [], []
+        for h, chosen in zip(hidden.split(size), tokens.split(size)):
+            log_p = torch.log_softmax(head(h).float() / tau, dim=-1)                                    # (size, V)
+            p = log_p.exp()
+            logprobs.append(log_p.gather(-1, chosen))
+            entropies.append(-torch.linalg.vecdot(p, log_p))
+            if ctx.needs_input_grad[0]:
+                means.append(p.to(h.dtype) @ head.weight)                                               # (size, d)
+        if means:
+            ctx.save_for_backward(torch.cat(means), tokens)
+        ctx.head, ctx.tau, entropy = head, tau, torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(logprobs), entropy                                                             # (N, k), (N,)
+
+    @staticmethod
+    def backward(ctx, grad, _):                                                                         # (N, k)
+        mean, tokens = ctx.saved_tensors
+        grad = grad.to(mean.dtype)
+        chosen = torch.einsum("nk,nkd->nd", grad, ctx.head.weight[tokens])
+        return (chosen - grad.sum(1, keepdim=True) * mean) / ctx.tau, None, None, None
+
+
+def prompt_pass(model, prompt_ids: list[int], completions: list[list[int]], tau: float):
+    """What depends on the prompt alone, computed once for the group: the log-probabilities of the rows' first tokens, (G,),
+    with the keys and values of each layer, (1, K, P, D); and the entropy of that first prediction, (1,)."""
+    head = model.get_output_embeddings()
+    cache, hidden = run_prompt(model, prompt_ids)
+    first = torch.tensor([[c[0] for c in completions]], device=head.weight.device)                      # (1, G)
+    logprobs, entropy = TokenLogprobs.apply(hidden.to(first.device), first, head, tau)
+    return [logprobs[0], *(x for layer in cache.layers for x in (layer.keys, layer.values))], entropy
+
+
+def completion_pass(model, prompt: list, entropy, completions: list[list[int]], tau: float):
+    """The n rows of a micro-batch on prompt and entropy as from prompt_pass, whose first tensor is cut to these rows.
+
+    Returns log-probabilities, entropies and the mask of real tokens, (n, T) each. Rows are padded on the right, where
+    causal attention hides the padding from every real token.
+    """
+    n, longest, head = len(completions), max(map(len, completions)), model.get_output_embeddings()
+    tokens = torch.tensor([c + [0] * (longest - len(c)) for c in completions], device=head.weight.device)   # (n, T)
+    mask = torch.tensor([[1.0] * len(c) + [0.0] * (longest - len(c)) for c in completions], device=tokens.device)
+    first, keys, values = prompt[0][:, None], prompt[1::2], prompt[2::2]
+    entropy = entropy.expand(n, 1)
+    if longest == 1:
+        return first, entropy, mask
+    cache = DynamicCache()
+    for k, v in zip(keys, values):
+        layer = DynamicLayer()
+        layer.lazy_initialization(k, v)
+        layer.keys, layer.values = k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)
+        cache.layers.append(layer)
+    hidden = model.get_base_model().base_model(input_ids=tokens[:, :-1].to(model.device), past_key_values=cache,
+                                               use_cache=True).last_hidden_state.to(tokens.device)      # (n, T-1, d)
+    real = mask[:, 1:].bool()
+    logprobs, entropies = TokenLogprobs.apply(hidden[real], tokens[:, 1:][real][:, None], head, tau)    # (N, 1), (N,)
+    rest = torch.zeros_like(mask[:, 1:])
+    return (torch.cat([first, rest.masked_scatter(real, logprobs)], dim=1),
+            torch.cat([entropy, rest.masked_scatter(real, entropies)], dim=1), mask)
+
+
+def micro_batches(model, prompt_ids: list[int], completions: list[list[int]], tau: float, size: int, offload: bool):
+    """log p(o_it | x, o_i<t) of a group of completions under one prompt x, `size` rows at a time.
+
+    Yields (slice of the rows, log-probabilities, entropies, mask), the last three (rows, T). Call backward() on what is
+    made of the log-probabilities before the next is asked for; after the last, the gradients that have gathered at the
+    prompt's keys and values go through the prompt, once. Exact, whatever the size. offload: keeps the prompt's
+    activations in the CPU's memory meanwhile.
+    """
+    with saved_tensors(model, *(to_cpu, from_cpu)) if offload else nullcontext():
+        prompt, entropy = prompt_pass(model, prompt_ids, completions, tau)
+    leaves = [x.detach().requires_grad_(x.requires_grad) for x in prompt]
+    for start in range(0, len(completions), size):
+        rows = slice(start, start + size)
+        yield rows, *completion_pass(model, [leaves[0][rows], *leaves[1:]], entropy, completions[rows], tau)
+    reached = [(x, leaf.grad) for x, leaf in zip(prompt, leaves) if leaf.grad is not None]
+    if reached:
+        torch.autograd.backward(*zip(*reached))
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+def saved_tensors(model, pack, unpack):
+    """torch.autograd.graph.saved_tensors_hooks for everything but the model's weights, which are there anyway."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    def is_weight(x):
+        return isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() in weights
+    return torch.autograd.graph.saved_tensors_hooks(lambda x: x if is_weight(x) else pack(x),
+                                                    lambda x: x if is_weight(x) else unpack(x))
+
+
+def to_cpu(x):
+    packed = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda)
+    return x.device, packed.copy_(x, non_blocking=x.is_cuda)
+
+
+def from_cpu(packed):
+    device, x = packed
+    return x.to(device, non_blocking=True)
+
+
+def activations(model, run) -> tuple[int, object]:
+    """The bytes that run() keeps for its backward pass, measured without keeping them, and its result."""
+    seen, total = {}, 0
+    def count(x):
+        nonlocal total
+        storage = x.untyped_storage()
+        if (known := seen.get(storage.data_ptr())) is None or known.expired():      # freed memory is used again
+            seen[storage.data_ptr()] = StorageWeakRef(storage)
+            total += storage.nbytes()
+    with saved_tensors(model, count, lambda _: None):
+        result = run()
+    return total, result
+
+
+def free_memory(model) -> int:
+    """Bytes that can still be had where the model is; over several devices, as if each had as little as the fullest."""
+    devices = {p.device for p in model.parameters()}
+    if all(d.type == "cuda" for d in devices):
+        return len(devices) * min(torch.cuda.mem_get_info(d)[0] + torch.cuda.memory_reserved(d) -
+                                  torch.cuda.memory_allocated(d) for d in devices)
+    return psutil.virtual_memory().available
+
+
+def plan(model, prompt_ids: list[int], G: int, T: int, tau: float, size: int = 0) -> tuple[int, bool, str]:
+    """How an update of G rows of T tokens fits into memory: (rows in a micro-batch, whether the prompt's activations go to
+    the CPU, a line that says so). size: rows in a micro-batch where the user has chosen; 0: the most that fit.
+
+    What the backward pass needs is measured on the model as it is, with the prompt and one row of full length.
+    """
+    row = [[0] * T]
+    of_prompt, (prompt, entropy) = activations(model, lambda: prompt_pass(model, prompt_ids, row, tau))
+    leaves = [x.detach().requires_grad_(x.requires_grad) for x in prompt]
+    of_row, _ = activations(model, lambda: completion_pass(model, leaves, entropy, row, tau))
+    V = model.get_output_embeddings().out_features
+    fixed = 2 * sum(x.nbytes for x in prompt) + 4 * 4 * max(V, min(CHUNK, G * T * V))   # keys, values, gradients; logits
+    free = free_memory(model)
+    for offload in (False, True):
+        kept = 0 if offload else of_prompt
+        fits = int((0.9 * free - fixed - kept) // max(1, of_row))
+        if fits >= (size or 1) or model.device.type == "cpu":
+            break
+    parts = math.ceil(G / max(1, min(size or fits, G)))
+    size = math.ceil(G / parts)
+    line = (f"memory: update about {in_units(fixed + kept + size * of_row)} beside the weights, {in_units(free)} free; "
+            f"{G} rows in {parts} micro-batch{'es' * (parts > 1)} of {size}"
+            + f", the prompt's activations ({in_units(of_prompt)}) on the CPU" * offload)
+    return size, offload, line
+
+
+def in_units(n: float) -> str:
+    return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.0f} MiB"
