@@ -121,65 +121,60 @@ class TokenLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, tokens, head, tau):                # (N, d), (N, k): k tokens to score after each hidden state
+    def forward(ctx, hidden, rows, tokens, head, tau):          # (N, d); (M,) tokens to score behind hidden[rows], sorted
         size, logprobs, entropies, means = max(1, CHUNK // head.out_features), [], [], []
-        for h, chosen in zip(hidden.split(size), tokens.split(size)):
+        for start, h in zip(range(0, len(hidden), size), hidden.split(size)):
             log_p = torch.log_softmax(head(h).float() / tau, dim=-1)                                    # (size, V)
             p = log_p.exp()
-            logprobs.append(log_p.gather(-1, chosen))
+            here = (rows >= start) & (rows < start + size)
+            logprobs.append(log_p[rows[here] - start, tokens[here]])
             entropies.append(-torch.linalg.vecdot(p, log_p))
             if ctx.needs_input_grad[0]:
                 means.append(p.to(h.dtype) @ head.weight)                                               # (size, d)
         if means:
-            ctx.save_for_backward(torch.cat(means), tokens)
+            ctx.save_for_backward(torch.cat(means), rows, tokens)
         ctx.head, ctx.tau, entropy = head, tau, torch.cat(entropies)
         ctx.mark_non_differentiable(entropy)
-        return torch.cat(logprobs), entropy                                                             # (N, k), (N,)
+        return torch.cat(logprobs), entropy                                                             # (M,), (N,)
 
     @staticmethod
-    def backward(ctx, grad, _):                                                                         # (N, k)
-        mean, tokens = ctx.saved_tensors
-        grad = grad.to(mean.dtype)
-        chosen = torch.einsum("nk,nkd->nd", grad, ctx.head.weight[tokens])
-        return (chosen - grad.sum(1, keepdim=True) * mean) / ctx.tau, None, None, None
+    def backward(ctx, grad, _):                                                                         # (M,)
+        mean, rows, tokens = ctx.saved_tensors
+        slopes = (ctx.head.weight[tokens] - mean[rows]) / ctx.tau                                       # (M, d)
+        return torch.zeros_like(mean).index_add(0, rows, grad.to(mean.dtype)[:, None] * slopes), None, None, None, None
 
 
-def prompt_pass(model, prompt_ids: list[int], completions: list[list[int]], tau: float):
-    """What depends on the prompt alone, computed once for the group: the log-probabilities of the rows' first tokens, (G,),
-    with the keys and values of each layer, (1, K, P, D); and the entropy of that first prediction, (1,)."""
-    head = model.get_output_embeddings()
+def prompt_pass(model, prompt_ids: list[int]) -> list:
+    """What depends on the prompt alone: its last hidden state, (1, d), and keys and values of each layer, (1, K, P, D)."""
     cache, hidden = run_prompt(model, prompt_ids)
-    first = torch.tensor([[c[0] for c in completions]], device=head.weight.device)                      # (1, G)
-    logprobs, entropy = TokenLogprobs.apply(hidden.to(first.device), first, head, tau)
-    return [logprobs[0], *(x for layer in cache.layers for x in (layer.keys, layer.values))], entropy
+    return [hidden, *(x for layer in cache.layers for x in (layer.keys, layer.values))]
 
 
-def completion_pass(model, prompt: list, entropy, completions: list[list[int]], tau: float):
-    """The n rows of a micro-batch on prompt and entropy as from prompt_pass, whose first tensor is cut to these rows.
+def completion_pass(model, prompt: list, completions: list[list[int]], tau: float):
+    """n completions on what prompt_pass returned: log-probabilities, entropies and the mask of real tokens, (n, T) each.
 
-    Returns log-probabilities, entropies and the mask of real tokens, (n, T) each. Rows are padded on the right, where
-    causal attention hides the padding from every real token.
+    All rows have their first token from the same prediction, the prompt's. They are padded on the right, where causal
+    attention hides the padding from every real token.
     """
     n, longest, head = len(completions), max(map(len, completions)), model.get_output_embeddings()
     tokens = torch.tensor([c + [0] * (longest - len(c)) for c in completions], device=head.weight.device)   # (n, T)
     mask = torch.tensor([[1.0] * len(c) + [0.0] * (longest - len(c)) for c in completions], device=tokens.device)
-    first, keys, values = prompt[0][:, None], prompt[1::2], prompt[2::2]
-    entropy = entropy.expand(n, 1)
-    if longest == 1:
-        return first, entropy, mask
-    cache = DynamicCache()
-    for k, v in zip(keys, values):
-        layer = DynamicLayer()
-        layer.lazy_initialization(k, v)
-        layer.keys, layer.values = k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)
-        cache.layers.append(layer)
-    hidden = model.get_base_model().base_model(input_ids=tokens[:, :-1].to(model.device), past_key_values=cache,
-                                               use_cache=True).last_hidden_state.to(tokens.device)      # (n, T-1, d)
-    real = mask[:, 1:].bool()
-    logprobs, entropies = TokenLogprobs.apply(hidden[real], tokens[:, 1:][real][:, None], head, tau)    # (N, 1), (N,)
-    rest = torch.zeros_like(mask[:, 1:])
-    return (torch.cat([first, rest.masked_scatter(real, logprobs)], dim=1),
-            torch.cat([entropy, rest.masked_scatter(real, entropies)], dim=1), mask)
+    real = mask[:, 1:].bool()                                                                           # (n, T-1)
+    hidden = prompt[0].to(tokens.device)                                                                # (1, d)
+    if longest > 1:
+        cache = DynamicCache()
+        for k, v in zip(prompt[1::2], prompt[2::2]):
+            layer = DynamicLayer()
+            layer.lazy_initialization(k, v)
+            layer.keys, layer.values = k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)
+            cache.layers.append(layer)
+        inner = model.get_base_model().base_model(input_ids=tokens[:, :-1].to(model.device), past_key_values=cache,
+                                                  use_cache=True).last_hidden_state.to(tokens.device)   # (n, T-1, d)
+        hidden = torch.cat([hidden, inner[real]])                                                       # (N, d)
+    rows = torch.arange(1 - n, len(hidden), device=tokens.device).clamp(min=0)              # n times 0, then 1, 2, ..
+    logprobs, entropy = TokenLogprobs.apply(hidden, rows, torch.cat([tokens[:, 0], tokens[:, 1:][real]]), head, tau)
+    padded = torch.zeros_like(mask[:, 1:])
+    return (*(torch.cat([x[:n, None], padded.masked_scatter(real, x[n:])], dim=1) for x in (logprobs, entropy[rows])), mask)
 
 
 def micro_batches(model, prompt_ids: list[int], completions: list[list[int]], tau: float, size: int, offload: bool):
@@ -187,15 +182,15 @@ def micro_batches(model, prompt_ids: list[int], completions: list[list[int]], ta
 
     Yields (slice of the rows, log-probabilities, entropies, mask), the last three (rows, T). Call backward() on what is
     made of the log-probabilities before the next is asked for; after the last, the gradients that have gathered at the
-    prompt's keys and values go through the prompt, once. Exact, whatever the size. offload: keeps the prompt's
+    prompt's keys, values and last state go through the prompt, once. Exact, whatever the size. offload: keeps the prompt's
     activations in the CPU's memory meanwhile.
     """
-    with saved_tensors(model, *(to_cpu, from_cpu)) if offload else nullcontext():
-        prompt, entropy = prompt_pass(model, prompt_ids, completions, tau)
+    with saved_tensors(model, to_cpu, from_cpu) if offload else nullcontext():
+        prompt = prompt_pass(model, prompt_ids)
     leaves = [x.detach().requires_grad_(x.requires_grad) for x in prompt]
     for start in range(0, len(completions), size):
         rows = slice(start, start + size)
-        yield rows, *completion_pass(model, [leaves[0][rows], *leaves[1:]], entropy, completions[rows], tau)
+        yield rows, *completion_pass(model, leaves, completions[rows], tau)
     reached = [(x, leaf.grad) for x, leaf in zip(prompt, leaves) if leaf.grad is not None]
     if reached:
         torch.autograd.backward(*zip(*reached))
@@ -251,17 +246,16 @@ def plan(model, prompt_ids: list[int], G: int, T: int, tau: float, size: int = 0
 
     What the backward pass needs is measured on the model as it is, with the prompt and one row of full length.
     """
-    row = [[0] * T]
-    of_prompt, (prompt, entropy) = activations(model, lambda: prompt_pass(model, prompt_ids, row, tau))
+    of_prompt, prompt = activations(model, lambda: prompt_pass(model, prompt_ids))
     leaves = [x.detach().requires_grad_(x.requires_grad) for x in prompt]
-    of_row, _ = activations(model, lambda: completion_pass(model, leaves, entropy, row, tau))
+    of_row, _ = activations(model, lambda: completion_pass(model, leaves, [[0] * T], tau))
     V = model.get_output_embeddings().out_features
     fixed = 2 * sum(x.nbytes for x in prompt) + 4 * 4 * max(V, min(CHUNK, G * T * V))   # keys, values, gradients; logits
     free = free_memory(model)
     for offload in (False, True):
         kept = 0 if offload else of_prompt
         fits = int((0.9 * free - fixed - kept) // max(1, of_row))
-        if fits >= (size or 1) or model.device.type == "cpu":
+        if fits >= (size or 1) or model.device.type == "cpu":       # on the CPU there is nowhere else to put them
             break
     parts = math.ceil(G / max(1, min(size or fits, G)))
     size = math.ceil(G / parts)
