@@ -269,9 +269,12 @@ class Policy:
     micro_batch: int = 0    # rows scored at a time in an update; 0: the whole group
     offload: bool = False   # whether the prompt's activations wait in the CPU's memory meanwhile
 
+    def __post_init__(self):
+        self.lora = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
     def parameters(self) -> dict:
         """The trainable weights (LoRA) by name."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        return self.lora
 
 
 def load_policy(config: Config, source: str) -> Policy:
@@ -280,10 +283,7 @@ def load_policy(config: Config, source: str) -> Policy:
     Raises UserError for a model that cannot be found, reached, quantised or searched with.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)       # what it logs at import would tear the display
-    import peft                 # heavy imports, only once they are needed
-    import transformers
-
-    import shared_prompt        # noqa: F401  (registers the attention that sampling shares a prompt with)
+    import transformers         # heavy imports, only once they are needed
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)    # after its import, which sets the level itself
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
@@ -305,8 +305,15 @@ def load_policy(config: Config, source: str) -> Policy:
         model = transformers.AutoModelForCausalLM.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise UserError(explain_loading(source, error)) from error
+    return make_policy(config, source, model, tokenizer)
 
-    model.set_attn_implementation("shared_prompt")
+
+def make_policy(config: Config, source: str, model, tokenizer) -> Policy:
+    """A loaded model, frozen, with fresh LoRA weights and all that sampling needs. source: its name, for messages."""
+    import peft
+    import transformers
+
+    import shared_prompt        # noqa: F401  (registers the attention by which the rows of a group share their prompt)
 
     # Train mode from here on, with dropout off: bitsandbytes' CPU kernels repack 4-bit weights at the first
     # evaluation-mode forward, after which no gradient reaches the LoRA weights.
@@ -319,6 +326,7 @@ def load_policy(config: Config, source: str) -> Policy:
     for p in model.parameters():
         p.requires_grad_(False)
     check_output_layer(model, source)
+    model.set_attn_implementation("shared_prompt")
     torch.manual_seed(derive(config.seed, "lora"))
     targets = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
     try:
@@ -637,7 +645,7 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
     say(line) with what should be known once.
     """
     method = METHODS[config.method]
-    optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0, fused=True)
     counts = {"step": -1, "proposals": 0, "invalid": 0, "repeats": 0, "skipped": 0, "stale": 0, "solved_at": None,
               "seconds": 0.0}
     if saved := run.load_checkpoint():

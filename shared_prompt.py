@@ -5,6 +5,7 @@ queries, K heads of the keys, D width of a head.
 """
 from __future__ import annotations
 
+import functools
 import math
 from contextlib import contextmanager, nullcontext
 
@@ -90,23 +91,28 @@ def shared_cache(model, prompts: list[list[int]], counts: list[int], room: int) 
     return cache
 
 
+@functools.lru_cache(maxsize=1)
+def mergeable(model) -> list:
+    return [m for m in model.modules() if getattr(m, "lora_A", None) and m.get_base_layer().weight.dtype == torch.float32]
+
+
 @contextmanager
 def merged(model):
     """W + scale B A in the place of every W while completions are drawn: this spares LoRA's own products at every token.
     In full precision only (rounded to 16 or 4 bit the sum would be another policy). The very tensors come back."""
-    layers = [m for m in model.modules() if getattr(m, "lora_A", None) and m.get_base_layer().weight.dtype == torch.float32]
+    layers = mergeable(model)
     weights = [layer.get_base_layer().weight.data for layer in layers]
     try:
         for layer, weight in zip(layers, weights):
             A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight                   # (r, in), (out, r)
             factors = (A.T, B.T) if layer.fan_in_fan_out else (B, A)                        # GPT-2 keeps W transposed
             layer.get_base_layer().weight.data = torch.addmm(weight, *factors, alpha=layer.scaling["default"])
-            layer.merged_adapters.append("default")
+            layer.forward = layer.get_base_layer().forward
         yield
     finally:
         for layer, weight in zip(layers, weights):
             layer.get_base_layer().weight.data = weight
-            layer.merged_adapters.clear()
+            vars(layer).pop("forward", None)
 
 
 # ----------------------------------------------------------------------------------------------- scoring
