@@ -28,7 +28,6 @@ import warnings
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TQDM_DISABLE", "1")
 
 import psutil
 import tokenizers
@@ -174,6 +173,7 @@ def train_with_trl(folder: str, P: int, G: int, C: int, steps: int, between=lamb
     import datasets
     import peft
     import trl
+    datasets.disable_progress_bars()
     times = []
 
     class Timer(transformers.TrainerCallback):
@@ -197,6 +197,7 @@ def train_with_trl(folder: str, P: int, G: int, C: int, steps: int, between=lamb
             scale_rewards="none", loss_type="grpo", epsilon=0.2, epsilon_high=0.28, temperature=1.0, top_k=0, top_p=1.0,
             generation_kwargs={"min_new_tokens": C}, gradient_checkpointing=False, bf16=False, use_cpu=not CUDA,
             model_init_kwargs={"dtype": "float32"}, report_to="none", save_strategy="no", logging_steps=10**6, disable_tqdm=True))
+    trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     return times
 

@@ -94,7 +94,8 @@ class Config:
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
 CHOICES = {"neighbors_from": ("policy", "base"), "quantize": ("4bit", "none", "")}
 AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, novelty=1, inner_iterations=1, max_new_tokens=1,
-                lora_r=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1, micro_batch=0)
+                lora_r=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1,
+                micro_batch=0)
 
 
 def resolve(given: dict, task: Task) -> Config:
@@ -284,6 +285,8 @@ def load_policy(config: Config, source: str) -> Policy:
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)       # what it logs at import would tear the display
     import transformers         # heavy imports, only once they are needed
+
+    from shared_prompt import check_full_attention
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)    # after its import, which sets the level itself
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
@@ -313,8 +316,7 @@ def make_policy(config: Config, source: str, model, tokenizer) -> Policy:
     import peft
     import transformers
 
-    import shared_prompt        # noqa: F401  (registers the attention by which the rows of a group share their prompt)
-
+    from shared_prompt import check_output_layer
     # Train mode from here on, with dropout off: bitsandbytes' CPU kernels repack 4-bit weights at the first
     # evaluation-mode forward, after which no gradient reaches the LoRA weights.
     model.train()
@@ -353,28 +355,6 @@ def make_policy(config: Config, source: str, model, tokenizer) -> Policy:
     model.generation_config = generation
     model.base_model.model.generation_config = generation
     return Policy(model, tokenizer, generation, eos_ids)
-
-
-def check_full_attention(model_config, name: str) -> None:
-    """Raises UserError unless every layer's cache holds all keys and values: the prefix is shared through it."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-    try:
-        layers = DynamicCache(config=model_config).layers
-    except Exception:       # architectures without any such cache (state space models) fail in their own ways
-        layers = [None]
-    if any(type(layer) is not DynamicLayer for layer in layers):
-        raise UserError(f"{name} ({model_config.model_type}) has sliding-window, linear-attention or state-space "
-                        "layers; the prompt is shared through a full-attention cache: use a Llama or Qwen 2.5/3, say")
-
-
-def check_output_layer(model, name: str) -> None:
-    """Raises UserError unless logits are the output layer's product with the last hidden states, which is taken in chunks."""
-    ids = torch.tensor([[0, 1]], device=model.device)
-    with torch.no_grad():
-        logits = model.get_output_embeddings()(model.base_model(ids).last_hidden_state)
-        if not torch.allclose(model(ids).logits, logits):
-            raise UserError(f"{name} ({model.config.model_type}) rescales its logits: use a Llama or Qwen 2.5/3, say")
 
 
 def encode_prompt(policy: Policy, prompt: str) -> list[int]:
@@ -442,8 +422,8 @@ def first_eos(tokens: list[int], eos_ids: frozenset[int]) -> list[int]:
 
 
 def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list[int]]):
-    """log pi(o_it | x, o_i<t) of every completion under one prompt x, which is encoded once: equal to the padded batch of
-    prompt + completion, in values and in gradients.
+    """log pi(o_it | x, o_i<t) of every completion under one prompt x, which is encoded once. Equal, gradients and all, to
+    the padded batch of prompt + completion.
 
     Yields micro-batches: (slice of the rows, log-probabilities, entropies without gradient, mask of real tokens), the
     last three (rows, T). Call backward() on each before the next is asked for, and go on to the end.
@@ -493,23 +473,25 @@ class Row:
 
 def draw(policy: Policy, task: Task, wanted: list[tuple], known: set[str], config: Config, step: int,
          proposals: int) -> list[Row]:
-    """Every candidate drawn under some prompts, in order; wanted: (prompt, n, origin, parents) each, n kept for the group.
+    """Every candidate drawn under some prompts, in order; n of them kept for the group. wanted: (prompt, n, origin, parents).
 
     With novelty K up to K n are drawn, in rounds of what is still missing: unseen candidates are kept first, then the
     earliest of the others. `known` grows by what is drawn. A candidate that was asked for and did not come (a
     completion should have carried several) is an empty row: a proposal, an invalid one, never kept.
     """
     rows: list[Row] = []
-    def kept(origin):
-        return sum(row.kept for row in rows if row.origin == origin)
+    def missing(n, origin):
+        return n - sum(row.kept for row in rows if row.origin == origin)
     for turn in range(config.novelty):
-        for base in (False, True):
-            ask = [(prompt, n - kept(origin), origin, parents) for prompt, n, origin, parents in wanted
-                   if n > kept(origin) and base == (origin == NEIGHBOR and config.neighbors_from == "base")]
+        for base in (False, True):          # who answers: the policy, or the frozen base
+            ask = [(prompt, missing(n, origin), origin, parents) for prompt, n, origin, parents in wanted
+                   if missing(n, origin) and base == (origin == NEIGHBOR and config.neighbors_from == "base")]
+            if not ask:
+                continue
             prompts = [(encode_prompt(policy, prompt), math.ceil(n / task.candidates_per_completion))
                        for prompt, n, _, _ in ask]
             seed = derive(config.seed, step, *(origin for _, _, origin, _ in ask), turn)
-            for (_, n, origin, parents), completions in zip(ask, sample_batch(policy, prompts, seed, base) if ask else []):
+            for (_, n, origin, parents), completions in zip(ask, sample_batch(policy, prompts, seed, base)):
                 fresh = [row for tokens in completions for row in parse_rows(policy, task, tokens, origin, parents)]
                 fresh += [Row(origin, parents, [], None) for _ in range(n - len(fresh))]
                 for row in fresh[:n]:
@@ -519,7 +501,7 @@ def draw(policy: Policy, task: Task, wanted: list[tuple], known: set[str], confi
                     rows.append(row)
     for _, n, origin, _ in wanted:
         spare = [row for row in rows if row.origin == origin and not row.kept and row.tokens]
-        for row in spare[:n - kept(origin)]:
+        for row in spare[:missing(n, origin)]:
             row.kept = True
     return rows
 

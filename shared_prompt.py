@@ -1,7 +1,7 @@
-"""A group under one prompt at the cost of one prompt: what makes sampling and scoring fast and small. Knows nothing of GRPO.
+"""A group under one prompt at the cost of one prompt: sampling and scoring, fast and small. Knows nothing of GRPO.
 
-Letters in shape comments: n rows, P prompt tokens, T completion tokens, V vocabulary, d width of the model, H heads of the
-queries, K heads of the keys, D width of a head.
+Letters in shape comments: n rows, P prompt tokens, T completion tokens, V vocabulary, d width of the model, H heads of
+the queries, K heads of the keys, D width of a head.
 """
 from __future__ import annotations
 
@@ -17,7 +17,31 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from tasks import UserError
+
 CHUNK = 2**24       # elements of the logits that exist at a time: 64 MB in fp32, a few times over
+
+
+def check_full_attention(config, name: str) -> None:
+    """Raises UserError unless every layer's cache holds all keys and values: the prompt is shared through it."""
+    try:
+        layers = DynamicCache(config=config).layers
+    except Exception:       # architectures without any such cache (state space models) fail in their own ways
+        layers = [None]
+    if any(type(layer) is not DynamicLayer for layer in layers):
+        raise UserError(f"{name} ({config.model_type}) has sliding-window, linear-attention or state-space layers; the "
+                        "prompt is shared through a full-attention cache: use a Llama or Qwen 2.5/3, say")
+
+
+def check_output_layer(model, name: str) -> None:
+    """Raises UserError unless attention can be replaced and logits are just the output layer's product, taken in chunks."""
+    ids = torch.tensor([[0, 1]], device=model.device)
+    with torch.no_grad():
+        hidden = model.base_model(ids).last_hidden_state
+        plain = torch.allclose(model(ids).logits, model.get_output_embeddings()(hidden.to(ids.device)).to(ids.device))
+    if not plain or not model._can_set_attn_implementation():
+        raise UserError(f"{name} ({model.config.model_type}) rescales its logits or has an attention of its own: use a "
+                        "Llama or Qwen 2.5/3, say")
 
 
 def run_prompt(model, prompt_ids: list[int]):
@@ -37,7 +61,7 @@ class SharedLayer(DynamicLayer):
 
     def __init__(self, prompts: list[DynamicLayer], counts: list[int], room: int):
         super().__init__()
-        self.prompts, self.counts, self.length = [(p.keys[0], p.values[0]) for p in prompts], counts, 0    # (K, P, D) each
+        self.prompts, self.counts, self.length = [(p.keys[0], p.values[0]) for p in prompts], counts, 0    # (K, P, D)
         self.longest = max(p.get_seq_length() for p in prompts)
         self.keys, self.values = (x.new_empty(sum(counts), x.shape[1], room, x.shape[3])                # (n, K, room, D)
                                   for x in (prompts[0].keys, prompts[0].values))
@@ -63,7 +87,7 @@ class SharedLayer(DynamicLayer):
 
 
 def attend_to_prompt(prompt_keys, prompt_values, q, k, v):
-    """Rows of one prompt, which meet its keys in one product. prompt_*: (K, P, D); q: (n, K, H/K, D); k, v: (n, K, t, D)."""
+    """Rows of one prompt meet its keys in one product. prompt_*: (K, P, D); q: (n, K, H/K, D); k, v: (n, K, t, D)."""
     def on_prompt(x, y):                                    # (n, K, H/K, a), (K, a, b) -> (n, K, H/K, b)
         return (x.transpose(0, 1).flatten(1, 2) @ y).unflatten(1, (len(x), -1)).transpose(0, 1)
     scores = torch.cat([on_prompt(q, prompt_keys.mT), q @ k.mT], dim=-1)                                # (n, K, H/K, P+t)
@@ -118,7 +142,7 @@ def merged(model):
 # ----------------------------------------------------------------------------------------------- scoring
 
 class TokenLogprobs(torch.autograd.Function):
-    """log p(token | hidden state) at temperature tau and the entropy of each prediction, a chunk of hidden states at a time:
+    """log p(token | hidden state) at temperature tau and the entropy of each prediction, in chunks of hidden states:
 
         log p_v = log softmax(W h / tau)_v,     d log p_v / dh = (W_v - sum_u p_u W_u) / tau
 

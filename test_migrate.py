@@ -205,6 +205,59 @@ def test_scoring_equals_the_naive_batch(kind, folder_of, monkeypatch):
             assert (gradients[name] - g).abs().max() < 1e-5 * max(1.0, g.abs().max()), (name, n_batches, offload)
 
 
+def test_an_update_does_not_depend_on_its_micro_batches(folder_of):
+    """Catches: a loss normalised by the micro-batch instead of the group, old or base log-probabilities of other rows in
+    the second iteration, metrics of the last micro-batch only."""
+    results = []
+    for size, offload in ((0, False), (1, True), (3, False), (2, True)):
+        policy = load(folder_of("qwen3"))
+        policy.micro_batch, policy.offload = size, offload
+        rows = [migrate.Row(origin, [], tokens, "a", True, 0, score, True) for origin, tokens, score in
+                zip(("on-policy", "neighbor", "neighbor", "greedy"), completions_for(policy), (0.9, 0.0, 0.3, 0.5))]
+        config = config_for(folder_of("qwen3"), kl_coef=0.1, inner_iterations=3, eps_low=0.01, eps_high=0.01)
+        metrics = migrate.update(policy, torch.optim.SGD(policy.parameters().values(), lr=0.1), rows,
+                                 migrate.encode_prompt(policy, "Guess."), 0.1, config)
+        results.append((metrics, {name: p.detach().clone() for name, p in policy.parameters().items()}))
+    (expected, weights), *others = results
+    assert expected["greedy"]["clip_fraction"] > 0
+    for metrics, w in others:
+        assert metrics.pop("greedy") == pytest.approx(expected["greedy"], abs=1e-4)
+        assert metrics.pop("neighbor") == pytest.approx(expected["neighbor"], abs=1e-4)
+        assert metrics.pop("on-policy") == pytest.approx(expected["on-policy"], abs=1e-4)
+        assert metrics == pytest.approx({k: v for k, v in expected.items() if not isinstance(v, dict)}, abs=1e-4)
+        assert all(torch.allclose(w[name], weights[name], atol=1e-5) for name in weights)
+
+
+def test_the_memory_of_an_update_is_measured_and_decides_the_micro_batches(folder_of, monkeypatch):
+    """The bytes that a backward pass needs, counted without keeping them, against a count of what really is kept."""
+    policy = load(folder_of("llama3"))
+    prompt_ids, rows = migrate.encode_prompt(policy, WordSearch().prompt()), [[5] * 40] * 3
+    def score():
+        return shared_prompt.completion_pass(policy.model, shared_prompt.prompt_pass(policy.model, prompt_ids), rows, 1.0)
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
+        alive = score()
+    weights = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept.values()}
+    expected = sum(n for pointer, n in storages.items() if pointer not in weights)
+    measured, _ = shared_prompt.activations(policy.model, score)
+    assert alive and measured == pytest.approx(expected, rel=0.02)
+
+    plans = []
+    for free in (2**40, 2**22, 2**20):
+        monkeypatch.setattr(shared_prompt, "free_memory", lambda model: free)
+        plans.append(shared_prompt.plan(policy.model, prompt_ids, 10, 40, 1.0)[0])
+    assert plans[0] == 10 > plans[1] > plans[2] == 1
+    assert shared_prompt.plan(policy.model, prompt_ids, 10, 40, 1.0, size=4)[0] == 4        # what the user says goes
+
+
+def test_the_benchmark_builds_4bit_llamas_layer_by_layer(capsys):
+    """The GPU benchmark on a tiny shape: NF4 weights under every linear layer but the head, sampled from and trained."""
+    import bench
+    bench.gpu("toy", 16, 3, 4, 4)
+    assert "micro-batch" in (out := capsys.readouterr().out) and "toy (16, 3, 4) r=4: sampling" in out
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_distribution_sampled_is_the_distribution_scored(kind, folder_of):
     """Catches: top-k, top-p, temperature or repetition penalty of the model's generation_config leaking into
@@ -328,7 +381,7 @@ def test_4bit_weights_train_after_sampling_and_equal_their_dequantised_twin(kind
 ], ids=lambda c: c.model_type)
 def test_models_without_a_full_attention_cache_are_refused(config):
     with pytest.raises(UserError, match="sliding-window, linear-attention or state-space"):
-        migrate.check_full_attention(config, "some/model")
+        shared_prompt.check_full_attention(config, "some/model")
 
 
 # ------------------------------------------------------------------------------------------------- GRPO
