@@ -21,7 +21,7 @@ Letters in shape comments: G rows of a group, P prompt tokens, T completion toke
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507          # your own black box
 
 Read from top to bottom: configuration, archive and methods, policy, GRPO, one group, the search. Tasks are in tasks.py;
-runs.py keeps a run on disk and on the screen.
+runs.py keeps a run on disk and on the screen; shared_prompt.py makes sampling and scoring under one prompt fast.
 """
 from __future__ import annotations
 
