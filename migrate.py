@@ -21,7 +21,7 @@ Letters in shape comments: G rows of a group, P prompt tokens, T completion toke
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507          # your own black box
 
 Read from top to bottom: configuration, archive and methods, policy, GRPO, one group, the search. Tasks are in tasks.py;
-runs.py keeps a run on disk and on the screen.
+runs.py keeps a run on disk and on the screen; shared_prompt.py makes sampling and scoring under one prompt fast.
 """
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ class Config:
     lora_alpha: int = 16              # LoRA scale: the update is multiplied by lora_alpha / lora_r
     lora_targets: str = "q_proj,v_proj"  # modules that get LoRA weights, comma-separated, or all-linear
     quantize: str = ""                # 4bit (NF4, double quantisation) or none; default: 4bit on CUDA, none on the CPU
+    micro_batch: int = 0              # rows of a group in memory at a time during an update; 0: as many as fit
     out: str = ""                     # folder of the run; default: runs/TASK-TARGET-METHOD-SEED
     resume: bool = False              # continue the run in this folder
 
@@ -93,7 +94,8 @@ class Config:
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
 CHOICES = {"neighbors_from": ("policy", "base"), "quantize": ("4bit", "none", "")}
 AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, novelty=1, inner_iterations=1, max_new_tokens=1,
-                lora_r=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1)
+                lora_r=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1,
+                micro_batch=0)
 
 
 def resolve(given: dict, task: Task) -> Config:
@@ -265,10 +267,15 @@ class Policy:
     tokenizer: object
     generation: object      # the only GenerationConfig that sampling ever sees
     eos_ids: frozenset[int]
+    micro_batch: int = 0    # rows scored at a time in an update; 0: the whole group
+    offload: bool = False   # whether the prompt's activations wait in the CPU's memory meanwhile
+
+    def __post_init__(self):
+        self.lora = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def parameters(self) -> dict:
         """The trainable weights (LoRA) by name."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        return self.lora
 
 
 def load_policy(config: Config, source: str) -> Policy:
@@ -277,8 +284,9 @@ def load_policy(config: Config, source: str) -> Policy:
     Raises UserError for a model that cannot be found, reached, quantised or searched with.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)       # what it logs at import would tear the display
-    import peft                 # heavy imports, only once they are needed
-    import transformers
+    import transformers         # heavy imports, only once they are needed
+
+    from shared_prompt import check_full_attention
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)    # after its import, which sets the level itself
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
@@ -300,7 +308,15 @@ def load_policy(config: Config, source: str) -> Policy:
         model = transformers.AutoModelForCausalLM.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise UserError(explain_loading(source, error)) from error
+    return make_policy(config, source, model, tokenizer)
 
+
+def make_policy(config: Config, source: str, model, tokenizer) -> Policy:
+    """A loaded model, frozen, with fresh LoRA weights and all that sampling needs. source: its name, for messages."""
+    import peft
+    import transformers
+
+    from shared_prompt import check_output_layer
     # Train mode from here on, with dropout off: bitsandbytes' CPU kernels repack 4-bit weights at the first
     # evaluation-mode forward, after which no gradient reaches the LoRA weights.
     model.train()
@@ -311,6 +327,8 @@ def load_policy(config: Config, source: str) -> Policy:
             module.attention_dropout = 0.0
     for p in model.parameters():
         p.requires_grad_(False)
+    check_output_layer(model, source)
+    model.set_attn_implementation("shared_prompt")
     torch.manual_seed(derive(config.seed, "lora"))
     targets = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
     try:
@@ -331,25 +349,12 @@ def load_policy(config: Config, source: str) -> Policy:
     # None from the model's own generation_config (Qwen ships top-k, top-p, temperature and a repetition penalty), so
     # that one is replaced as well.
     generation = transformers.GenerationConfig(
-        do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0,
+        do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0, typical_p=1.0,
         repetition_penalty=1.0, no_repeat_ngram_size=0, num_beams=1, use_cache=True,
         max_new_tokens=config.max_new_tokens, eos_token_id=sorted(eos_ids), pad_token_id=pad)
     model.generation_config = generation
     model.base_model.model.generation_config = generation
     return Policy(model, tokenizer, generation, eos_ids)
-
-
-def check_full_attention(model_config, name: str) -> None:
-    """Raises UserError unless every layer's cache holds all keys and values: the prefix is shared through it."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-    try:
-        layers = DynamicCache(config=model_config).layers
-    except Exception:       # architectures without any such cache (state space models) fail in their own ways
-        layers = [None]
-    if any(type(layer) is not DynamicLayer for layer in layers):
-        raise UserError(f"{name} ({model_config.model_type}) has sliding-window, linear-attention or state-space "
-                        "layers; the prompt is shared through a full-attention cache: use a Llama or Qwen 2.5/3, say")
 
 
 def encode_prompt(policy: Policy, prompt: str) -> list[int]:
@@ -377,32 +382,37 @@ def fits(policy: Policy, prompt: str) -> bool:
         return False
 
 
-def prefix_cache(policy: Policy, prompt_ids: list[int], n: int):
-    """Keys and values of all prompt tokens but the last, computed once, expanded to n rows; they carry gradients.
-
-    The last prompt token is left for the pass over the completions: its logits predict their first token.
-    """
-    from transformers import DynamicCache
-    cache = DynamicCache(config=policy.model.config)
-    ids = torch.tensor([prompt_ids[:-1]], device=policy.model.device)           # (1, P-1)
-    nowhere = torch.empty(0, dtype=torch.long, device=ids.device)               # no logits are needed here
-    policy.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=nowhere)
-    cache.batch_repeat_interleave(n)
-    return cache
-
-
 def sample(policy: Policy, prompt_ids: list[int], n: int, seed: int, base: bool = False) -> list[list[int]]:
     """n completions from pi(. | prompt) at the temperature: token ids up to and with the first EOS.
 
     base: from the frozen base model, its LoRA weights switched off. The draw depends on the seed alone.
     """
+    return sample_batch(policy, [(prompt_ids, n)], seed, base)[0]
+
+
+def sample_batch(policy: Policy, prompts: list[tuple[list[int], int]], seed: int, base: bool = False) -> list:
+    """sample() for several (prompt_ids, n) in one batch, which takes hardly longer than one of them alone."""
+    from shared_prompt import merged, shared_cache
     torch.manual_seed(seed)
-    with torch.no_grad(), policy.model.disable_adapter() if base else nullcontext():
-        ids = torch.tensor([prompt_ids] * n, device=policy.model.device)        # (n, P)
-        output = policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
-                                       past_key_values=prefix_cache(policy, prompt_ids, n),
-                                       generation_config=policy.generation)
-    return [first_eos(row, policy.eos_ids) for row in output[:, len(prompt_ids):].tolist()]
+    counts, longest = [n for _, n in prompts], max(len(ids) for ids, _ in prompts)
+    padded = [[0] * (longest - len(ids)) + ids for ids, n in prompts for _ in range(n)]
+    positions = [[*[0] * (longest - len(ids)), *range(len(ids))] for ids, n in prompts for _ in range(n)]
+    inputs, positions = torch.tensor([padded, positions], device=policy.model.device)       # (rows, longest P) each
+    with torch.no_grad(), policy.model.disable_adapter() if base else merged(policy.model):
+        cache = shared_cache(policy.model, [ids for ids, _ in prompts], counts, policy.generation.max_new_tokens)
+        output = policy.model.generate(input_ids=inputs, position_ids=positions, attention_mask=torch.ones_like(inputs),
+                                       past_key_values=cache, generation_config=policy.generation)
+    completions = iter(first_eos(row, policy.eos_ids) for row in output[:, longest:].tolist())
+    return [[next(completions) for _ in range(n)] for n in counts]
+
+
+def fit_into_memory(policy: Policy, prompt_ids: list[int], config: Config) -> str:
+    """Sets how an update is cut into pieces that fit into memory; returns a line about it."""
+    from shared_prompt import plan
+    G = config.n_on_policy + config.n_greedy + config.n_neighbors
+    policy.micro_batch, policy.offload, line = plan(policy.model, prompt_ids, G, config.max_new_tokens,
+                                                    config.temperature, config.micro_batch)
+    return line
 
 
 def first_eos(tokens: list[int], eos_ids: frozenset[int]) -> list[int]:
@@ -412,24 +422,15 @@ def first_eos(tokens: list[int], eos_ids: frozenset[int]) -> list[int]:
 
 
 def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list[int]]):
-    """log pi(o_it | x, o_i<t) of every completion under one prompt x, with gradients.
+    """log pi(o_it | x, o_i<t) of every completion under one prompt x, which is encoded once. Equal, gradients and all, to
+    the padded batch of prompt + completion.
 
-    Returns log-probabilities, the entropy of each prediction (no gradient) and the mask of real tokens, all (G, T).
-    The prompt is encoded once and its keys and values are shared by the rows; the result equals that of the padded
-    batch of prompt + completion. Rows are padded on the right, where causal attention hides the padding from every
-    real token, so no attention mask is needed.
+    Yields micro-batches: (slice of the rows, log-probabilities, entropies without gradient, mask of real tokens), the
+    last three (rows, T). Call backward() on each before the next is asked for, and go on to the end.
     """
-    device, longest = policy.model.device, max(map(len, completions))
-    mask = torch.tensor([[1.0] * len(c) + [0.0] * (longest - len(c)) for c in completions], device=device)   # (G, T)
-    targets = torch.tensor([c + [0] * (longest - len(c)) for c in completions], device=device)               # (G, T)
-    last = torch.full_like(targets[:, :1], prompt_ids[-1])
-    inputs = torch.cat([last, targets[:, :-1]], dim=1)                                                       # (G, T)
-    cache = prefix_cache(policy, prompt_ids, len(completions))
-    logits = policy.model(input_ids=inputs, past_key_values=cache, use_cache=True).logits                    # (G, T, V)
-    log_probs = torch.log_softmax(logits.float() / policy.generation.temperature, dim=-1)
-    with torch.no_grad():
-        entropy = -(log_probs.exp() * log_probs).sum(-1)
-    return log_probs.gather(-1, targets[..., None])[..., 0], entropy, mask
+    from shared_prompt import micro_batches
+    return micro_batches(policy.model, prompt_ids, completions, policy.generation.temperature,
+                         policy.micro_batch or len(completions), policy.offload)
 
 
 # -------------------------------------------------------------------------------------------------- GRPO
@@ -470,33 +471,38 @@ class Row:
     new: bool = False           # f was called on it in this step
 
 
-def draw(policy: Policy, task: Task, prompt: str, n: int, origin: str, parents: list[str], known: set[str],
-         config: Config, step: int, proposals: int) -> list[Row]:
-    """Every candidate drawn under a prompt, in order; n of them kept for the group.
+def draw(policy: Policy, task: Task, wanted: list[tuple], known: set[str], config: Config, step: int,
+         proposals: int) -> list[Row]:
+    """Every candidate drawn under some prompts, in order; n of them kept for the group. wanted: (prompt, n, origin, parents).
 
     With novelty K up to K n are drawn, in rounds of what is still missing: unseen candidates are kept first, then the
     earliest of the others. `known` grows by what is drawn. A candidate that was asked for and did not come (a
     completion should have carried several) is an empty row: a proposal, an invalid one, never kept.
     """
-    prompt_ids, rows, n_kept = encode_prompt(policy, prompt), [], 0
-    base = origin == NEIGHBOR and config.neighbors_from == "base"
+    rows: list[Row] = []
+    def missing(n, origin):
+        return n - sum(row.kept for row in rows if row.origin == origin)
     for turn in range(config.novelty):
-        missing = n - n_kept
-        if missing:
-            completions = sample(policy, prompt_ids, math.ceil(missing / task.candidates_per_completion),
-                                 derive(config.seed, step, origin, turn), base)
-            fresh = [row for tokens in completions for row in parse_rows(policy, task, tokens, origin, parents)]
-            fresh += [Row(origin, parents, [], None) for _ in range(missing - len(fresh))]
-            for row in fresh[:missing]:
-                row.kept = row.candidate is not None and row.candidate not in known
-                row.proposal = proposals + len(rows) + 1
-                known.add(row.candidate)
-                rows.append(row)
-                n_kept += row.kept
-    for row in rows:
-        if n_kept < n and not row.kept and row.tokens:
+        for base in (False, True):          # who answers: the policy, or the frozen base
+            ask = [(prompt, missing(n, origin), origin, parents) for prompt, n, origin, parents in wanted
+                   if missing(n, origin) and base == (origin == NEIGHBOR and config.neighbors_from == "base")]
+            if not ask:
+                continue
+            prompts = [(encode_prompt(policy, prompt), math.ceil(n / task.candidates_per_completion))
+                       for prompt, n, _, _ in ask]
+            seed = derive(config.seed, step, *(origin for _, _, origin, _ in ask), turn)
+            for (_, n, origin, parents), completions in zip(ask, sample_batch(policy, prompts, seed, base)):
+                fresh = [row for tokens in completions for row in parse_rows(policy, task, tokens, origin, parents)]
+                fresh += [Row(origin, parents, [], None) for _ in range(n - len(fresh))]
+                for row in fresh[:n]:
+                    row.kept = row.candidate is not None and row.candidate not in known
+                    row.proposal = proposals + len(rows) + 1
+                    known.add(row.candidate)
+                    rows.append(row)
+    for _, n, origin, _ in wanted:
+        spare = [row for row in rows if row.origin == origin and not row.kept and row.tokens]
+        for row in spare[:missing(n, origin)]:
             row.kept = True
-            n_kept += 1
     return rows
 
 
@@ -536,38 +542,44 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr
     scores = torch.tensor([row.score for row in rows])                                  # (G,)
     if scores.max() == scores.min():
         return {"skipped": True}
-    device = policy.model.device
+    G, completions = len(rows), [row.tokens for row in rows]
+    device = policy.model.get_output_embeddings().weight.device
     advantages = METHODS[config.method].advantages(scores).to(device)
     keep = torch.tensor([[not (config.mask_zero and row.score == 0)] for row in rows], device=device)  # (G, 1)
-    completions = [row.tokens for row in rows]
-    base_logprobs = None
+    base = [None] * G
     if config.kl_coef:
         with torch.no_grad(), policy.model.disable_adapter():
-            base_logprobs = token_logprobs(policy, prompt_ids, completions)[0]
+            base = [logprobs for _, logprobs, _, _ in token_logprobs(policy, prompt_ids, completions)]
+    old, sums = [], []                                      # of each micro-batch
     for group in optimizer.param_groups:
         group["lr"] = lr
     for iteration in range(config.inner_iterations):
-        logprobs, entropy, mask = token_logprobs(policy, prompt_ids, completions)       # (G, T) each
-        if iteration == 0:      # the policy has not moved since the step began: rho = 1 by construction
-            old_logprobs, first_entropy = logprobs.detach(), entropy
-        loss, clipped = grpo_loss(logprobs, old_logprobs, advantages, mask * keep, config.eps_low,
-                                  config.eps_high, config.kl_coef, base_logprobs)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()}")
         optimizer.zero_grad()
-        loss.backward()
+        loss, clips = 0.0, []
+        for i, (part, logprobs, entropy, mask) in enumerate(token_logprobs(policy, prompt_ids, completions)):
+            if iteration == 0:      # the policy has not moved since the step began: rho = 1 by construction
+                old.append(logprobs.detach())
+                sums.append(torch.stack([mask, entropy * mask, old[i] * mask]).sum(-1))                # (3, part)
+            part_loss, clipped = grpo_loss(logprobs, old[i], advantages[part], mask * keep[part], config.eps_low,
+                                           config.eps_high, config.kl_coef, base[i])
+            part_loss = part_loss * len(mask) / G           # a part's mean over its rows -> its share of the group's
+            part_loss.backward()
+            loss += part_loss.item()
+            clips.append(clipped.sum(1))
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}")
         grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters().values(), 1.0)
         if not torch.isfinite(grad_norm):
             raise FloatingPointError(f"the gradient norm is {grad_norm.item()}")
         optimizer.step()
-    metrics = {"skipped": False, "lr": lr, "loss": loss.item(), "grad_norm": grad_norm.item(),
-               "entropy": ((first_entropy * mask).sum() / mask.sum()).item()}
-    for origin in (ON_POLICY, GREEDY, NEIGHBOR):
-        of = torch.tensor([row.origin == origin for row in rows], device=device)
-        if of.any():
-            tokens = mask[of].sum()
-            metrics[origin] = {"logprob": ((old_logprobs[of] * mask[of]).sum() / tokens).item(),
-                               "clip_fraction": (clipped[of].sum() / tokens).item()}
+    tokens, entropy, logprob = torch.cat(sums, dim=1).tolist()                                         # (G,) each
+    clipped = torch.cat(clips).tolist()
+    metrics = {"skipped": False, "lr": lr, "loss": loss, "grad_norm": grad_norm.item(),
+               "entropy": sum(entropy) / sum(tokens)}
+    for origin in dict.fromkeys(row.origin for row in rows):
+        of = [i for i, row in enumerate(rows) if row.origin == origin]
+        n = sum(tokens[i] for i in of)
+        metrics[origin] = {"logprob": sum(logprob[i] for i in of) / n, "clip_fraction": sum(clipped[i] for i in of) / n}
     return metrics
 
 
@@ -607,13 +619,15 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
     return list(new.values())
 
 
-def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable = lambda *_: None) -> dict:
+def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable = lambda *_: None,
+           say: Callable = lambda _: None) -> dict:
     """Searches until the task is solved or its budget is spent; returns what goes into summary.json.
 
-    show(steps or evaluations done, evaluations, best candidate, its score) is called at every evaluation and step.
+    show(steps or evaluations done, evaluations, best candidate, its score) is called at every evaluation and step;
+    say(line) with what should be known once.
     """
     method = METHODS[config.method]
-    optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0, fused=True)
     counts = {"step": -1, "proposals": 0, "invalid": 0, "repeats": 0, "skipped": 0, "stale": 0, "solved_at": None,
               "seconds": 0.0}
     if saved := run.load_checkpoint():
@@ -624,6 +638,8 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
     task.fits = functools.partial(fits, policy)
     prompt = task.prompt()
     prompt_ids = encode_prompt(policy, prompt)
+    if method.trains:
+        say(fit_into_memory(policy, prompt_ids, config))
 
     if counts["step"] < 0:                                               # warm start: step 0
         rows = [Row(WARM_START, [], [], c) for c in task.warm_start(config.seed)]
@@ -656,12 +672,10 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
         parents = [e.candidate for e in method.parents(archive, step, config.top_k, rng)]
         n_neighbors = config.n_neighbors if parents else 0
         n_on_policy = config.n_on_policy + config.n_neighbors - n_neighbors
-        rows: list[Row] = []
-        if n_on_policy:
-            rows += draw(policy, task, prompt, n_on_policy, ON_POLICY, [], known, config, step, counts["proposals"])
+        wanted = [(prompt, n_on_policy, ON_POLICY, [])]
         if n_neighbors:
-            rows += draw(policy, task, task.variation_prompt(parents), n_neighbors, NEIGHBOR, parents, known, config,
-                         step, counts["proposals"] + len(rows))
+            wanted.append((task.variation_prompt(parents), n_neighbors, NEIGHBOR, parents))
+        rows = draw(policy, task, wanted, known, config, step, counts["proposals"])
         clock.append(time.perf_counter())
 
         # 2. score what is new
@@ -731,7 +745,7 @@ def main(argv: list[str]) -> None:
             try:
                 policy = load_policy(config, model_source(config, task))
                 with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
-                    summary = search(config, task, policy, run, bar.show)
+                    summary = search(config, task, policy, run, bar.show, bar.write)
             except UserError:
                 run.discard_if_empty()
                 raise

@@ -44,6 +44,7 @@ import objectives
 import report
 import runs
 import sandbox as sandbox_module
+import shared_prompt
 import sweep
 import tasks
 from migrate import Archive, Config, Evaluation
@@ -158,33 +159,103 @@ def naive_logprobs(model, prompt_ids, completions, temperature=1.0, pad=0):
     ids = torch.tensor([prompt_ids + c + [pad] * (longest - len(c)) for c in completions])
     attention = torch.tensor([[1] * (len(prompt_ids) + len(c)) + [0] * (longest - len(c)) for c in completions])
     logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, len(prompt_ids) - 1:-1]
-    chosen = torch.log_softmax(logits.float() / temperature, -1).gather(-1, ids[:, len(prompt_ids):, None])[..., 0]
-    return chosen, attention[:, len(prompt_ids):].float()
+    log_probs = torch.log_softmax(logits.float() / temperature, -1)
+    entropy = torch.distributions.Categorical(logits=logits.detach() / temperature).entropy()
+    return log_probs.gather(-1, ids[:, len(prompt_ids):, None])[..., 0], entropy, attention[:, len(prompt_ids):].float()
+
+
+def scored(policy, prompt_ids, completions, weight=None):
+    """token_logprobs of the whole group, (G, T) each; with a weight, also the gradients of sum(weight * logprobs)."""
+    shape = len(completions), max(map(len, completions))
+    logprobs, entropies, masks = (torch.zeros(shape) for _ in range(3))
+    policy.model.zero_grad()
+    with torch.set_grad_enabled(weight is not None):
+        for rows, *tensors in migrate.token_logprobs(policy, prompt_ids, completions):
+            T = tensors[0].shape[1]
+            if weight is not None:
+                (tensors[0] * tensors[2] * weight[rows, :T]).sum().backward()
+            for whole, part in zip((logprobs, entropies, masks), tensors):
+                whole[rows, :T] = part.detach()
+    return logprobs, entropies, masks, {name: p.grad for name, p in policy.parameters().items()}
 
 
 # ------------------------------------------------------------------------------------------- the policy
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shared_prefix_equals_the_naive_batch(kind, folder_of):
-    """Catches: a prefix without gradients, wrong positions after the cache, padding that leaks into real tokens."""
+def test_scoring_equals_the_naive_batch(kind, folder_of, monkeypatch):
+    """Whatever the micro-batches, with the prompt's activations moved and the logits in several chunks. Catches: a prompt
+    without gradients, wrong positions after it, padding that leaks into real tokens, a row or a chunk left out."""
     policy = load(folder_of(kind), temperature=0.7)
     prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
     completions = completions_for(policy)
     weight = torch.randn(len(completions), max(map(len, completions)), generator=torch.Generator().manual_seed(2))
-
-    ours, _, mask = migrate.token_logprobs(policy, prompt_ids, completions)
-    (ours * mask * weight).sum().backward()
-    gradients = {name: p.grad.clone() for name, p in policy.parameters().items()}
-    policy.model.zero_grad()
-    naive, naive_mask = naive_logprobs(policy.model, prompt_ids, completions, temperature=0.7)
+    naive, entropy, naive_mask = naive_logprobs(policy.model, prompt_ids, completions, temperature=0.7)
     (naive * naive_mask * weight).sum().backward()
+    expected = {name: p.grad for name, p in policy.parameters().items()}
+    assert sum(g.abs().sum() > 0 for g in expected.values()) == len(expected)
 
-    assert torch.equal(mask, naive_mask)
-    assert (ours * mask - naive * mask).abs().max() < 1e-5
-    for name, p in policy.parameters().items():
-        scale = max(1.0, p.grad.abs().max().item())
-        assert (gradients[name] - p.grad).abs().max() < 1e-5 * scale, name
-    assert sum(g.abs().sum() > 0 for g in gradients.values()) == len(gradients)
+    for n_batches, offload, chunk in ((1, False, 2**24), (1, True, 2**24), (2, False, 2**10), (4, True, 1)):
+        monkeypatch.setattr(shared_prompt, "CHUNK", chunk)
+        policy.micro_batch, policy.offload = len(completions) // n_batches, offload
+        ours, our_entropy, mask, gradients = scored(policy, prompt_ids, completions, weight)
+        assert torch.equal(mask, naive_mask)
+        torch.testing.assert_close(ours, naive.detach() * mask, rtol=1e-6, atol=1e-5)
+        torch.testing.assert_close(our_entropy, entropy * mask, rtol=1e-5, atol=1e-5)
+        for name, g in expected.items():
+            assert (gradients[name] - g).abs().max() < 1e-5 * max(1.0, g.abs().max()), (name, n_batches, offload)
+
+
+def test_an_update_does_not_depend_on_its_micro_batches(folder_of):
+    """Catches: a loss normalised by the micro-batch instead of the group, old or base log-probabilities of other rows in
+    the second iteration, metrics of the last micro-batch only."""
+    results = []
+    for size, offload in ((0, False), (1, True), (3, False), (2, True)):
+        policy = load(folder_of("qwen3"))
+        policy.micro_batch, policy.offload = size, offload
+        rows = [migrate.Row(origin, [], tokens, "a", True, 0, score, True) for origin, tokens, score in
+                zip(("on-policy", "neighbor", "neighbor", "greedy"), completions_for(policy), (0.9, 0.0, 0.3, 0.5))]
+        config = config_for(folder_of("qwen3"), kl_coef=0.1, inner_iterations=3, eps_low=0.01, eps_high=0.01)
+        metrics = migrate.update(policy, torch.optim.SGD(policy.parameters().values(), lr=0.1), rows,
+                                 migrate.encode_prompt(policy, "Guess."), 0.1, config)
+        results.append((metrics, {name: p.detach().clone() for name, p in policy.parameters().items()}))
+    (expected, weights), *others = results
+    assert expected["greedy"]["clip_fraction"] > 0
+    for metrics, w in others:
+        assert metrics.pop("greedy") == pytest.approx(expected["greedy"], abs=1e-4)
+        assert metrics.pop("neighbor") == pytest.approx(expected["neighbor"], abs=1e-4)
+        assert metrics.pop("on-policy") == pytest.approx(expected["on-policy"], abs=1e-4)
+        assert metrics == pytest.approx({k: v for k, v in expected.items() if not isinstance(v, dict)}, abs=1e-4)
+        assert all(torch.allclose(w[name], weights[name], atol=1e-5) for name in weights)
+
+
+def test_the_memory_of_an_update_is_measured_and_decides_the_micro_batches(folder_of, monkeypatch):
+    """The bytes that a backward pass needs, counted without keeping them, against a count of what really is kept."""
+    policy = load(folder_of("llama3"))
+    prompt_ids, rows = migrate.encode_prompt(policy, WordSearch().prompt()), [[5] * 40] * 3
+    def score():
+        return shared_prompt.completion_pass(policy.model, shared_prompt.prompt_pass(policy.model, prompt_ids), rows, 1.0)
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
+        alive = score()
+    weights = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept.values()}
+    expected = sum(n for pointer, n in storages.items() if pointer not in weights)
+    measured, _ = shared_prompt.activations(policy.model, score)
+    assert alive and measured == pytest.approx(expected, rel=0.02)
+
+    plans = []
+    for free in (2**40, 2**22, 2**20):
+        monkeypatch.setattr(shared_prompt, "free_memory", lambda model: free)
+        plans.append(shared_prompt.plan(policy.model, prompt_ids, 10, 40, 1.0)[0])
+    assert plans[0] == 10 > plans[1] > plans[2] == 1
+    assert shared_prompt.plan(policy.model, prompt_ids, 10, 40, 1.0, size=4)[0] == 4        # what the user says goes
+
+
+def test_the_benchmark_builds_4bit_llamas_layer_by_layer(capsys):
+    """The GPU benchmark on a tiny shape: NF4 weights under every linear layer but the head, sampled from and trained."""
+    import bench
+    bench.gpu("toy", 16, 3, 4, 4)
+    assert "micro-batch" in (out := capsys.readouterr().out) and "toy (16, 3, 4) r=4: sampling" in out
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,21 +263,37 @@ def test_the_distribution_sampled_is_the_distribution_scored(kind, folder_of):
     """Catches: top-k, top-p, temperature or repetition penalty of the model's generation_config leaking into
     sampling (transformers fills whatever is None from it), and a score computed at another temperature."""
     policy = load(folder_of(kind), temperature=1.3)
-    prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
-    torch.manual_seed(0)
-    ids = torch.tensor([prompt_ids] * 6)
-    with torch.no_grad():
-        output = policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids),
-                                       past_key_values=migrate.prefix_cache(policy, prompt_ids, 6),
-                                       generation_config=policy.generation, output_scores=True, return_dict_in_generate=True)
-    scores = torch.log_softmax(torch.stack(output.scores, 1).float(), -1)                           # (6, T, V)
+    long, short = (migrate.encode_prompt(policy, text) for text in (WordSearch().prompt(), "Guess."))
+    generate, outputs = policy.model.generate, []
+
+    def recorded(**kwargs):
+        outputs.append(generate(output_scores=True, return_dict_in_generate=True, **kwargs))
+        return outputs[-1].sequences
+    policy.model.generate = recorded
+    samples = migrate.sample_batch(policy, [(short, 2), (long, 4)], seed=0)
+    scores = torch.log_softmax(torch.stack(outputs[0].scores, 1).float(), -1)                       # (6, T, V)
     assert torch.isfinite(scores).all(), "some token was ruled out: sampling was truncated"
-    completions = [migrate.first_eos(row, policy.eos_ids) for row in output.sequences[:, len(prompt_ids):].tolist()]
-    logprobs, _, mask = migrate.token_logprobs(policy, prompt_ids, completions)
-    for i, c in enumerate(completions):
-        sampled_from = scores[i, range(len(c)), c]
-        assert (sampled_from - logprobs[i, :len(c)]).abs().max() < 1e-4
-    assert migrate.sample(policy, prompt_ids, 6, seed=0) == completions     # and sample() is exactly this
+    for prompt_ids, completions, of in ((short, samples[0], scores[:2]), (long, samples[1], scores[2:])):
+        logprobs = scored(policy, prompt_ids, completions)[0]
+        for i, c in enumerate(completions):
+            sampled_from = of[i, range(len(c)), c]
+            assert (sampled_from - logprobs[i, :len(c)]).abs().max() < 1e-4
+
+
+def test_weights_are_the_same_tensors_after_a_draw(folder_of):
+    """Catches: LoRA merged and unmerged by adding and subtracting, which drifts (a resumed run would differ in its last
+    bits); a draw that fails and leaves the merged weights; LoRA rounded into 4-bit weights."""
+    for kind, quantize in (("qwen2", "none"), ("gpt2", "none"), ("llama3", "4bit")):
+        policy = load(folder_of(kind), quantize=quantize)
+        before = {name: (p.data_ptr(), p.clone()) for name, p in policy.model.named_parameters()}
+        prompt_ids = migrate.encode_prompt(policy, "x")
+        logprobs = scored(policy, prompt_ids, [[5, 6, 7]])[0]
+        migrate.sample(policy, prompt_ids, 3, seed=0)
+        with pytest.raises(AttributeError):
+            migrate.sample(dataclasses.replace(policy, generation=None), prompt_ids, 3, seed=0)
+        for name, p in policy.model.named_parameters():
+            assert p.data_ptr() == before[name][0] and torch.equal(p, before[name][1]), name
+        assert torch.equal(scored(policy, prompt_ids, [[5, 6, 7]])[0], logprobs)
 
 
 def test_sampling_depends_on_its_seed_alone_and_follows_the_model(folder_of):
@@ -253,7 +340,7 @@ def test_dropout_is_off_although_the_model_stays_in_train_mode(folder_of):
     policy = load(folder_of("gpt2"))
     prompt_ids, completions = migrate.encode_prompt(policy, "x"), [[5, 6, 7]]
     assert policy.model.training
-    once, again = (migrate.token_logprobs(policy, prompt_ids, completions)[0] for _ in range(2))
+    once, again = (scored(policy, prompt_ids, completions)[0] for _ in range(2))
     assert torch.equal(once, again)
 
 
@@ -267,8 +354,8 @@ def test_4bit_weights_train_after_sampling_and_equal_their_dequantised_twin(kind
     prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
     migrate.sample(policy, prompt_ids, 4, seed=0)
     completions = completions_for(policy)
-    ours, _, mask = migrate.token_logprobs(policy, prompt_ids, completions)
-    (ours * mask).sum().backward()
+    policy.micro_batch, policy.offload = 2, True
+    ours, _, mask, _ = scored(policy, prompt_ids, completions, torch.ones(4, 9))
     linear = [m for m in policy.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert linear and all(m.weight.quant_state.nested and m.weight.quant_state.quant_type == "nf4" for m in linear)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters().values())
@@ -280,7 +367,7 @@ def test_4bit_weights_train_after_sampling_and_equal_their_dequantised_twin(kind
         for name, module in twin.model.named_modules():
             if name in weights:
                 module.weight.copy_(weights[name])
-    expected, mask = naive_logprobs(twin.model, prompt_ids, completions)
+    expected, _, mask = naive_logprobs(twin.model, prompt_ids, completions)
     (expected * mask).sum().backward()
     assert (ours * mask - expected * mask).abs().max() < 2e-3
     for (name, p), q in zip(policy.parameters().items(), twin.parameters().values()):
@@ -294,7 +381,7 @@ def test_4bit_weights_train_after_sampling_and_equal_their_dequantised_twin(kind
 ], ids=lambda c: c.model_type)
 def test_models_without_a_full_attention_cache_are_refused(config):
     with pytest.raises(UserError, match="sliding-window, linear-attention or state-space"):
-        migrate.check_full_attention(config, "some/model")
+        shared_prompt.check_full_attention(config, "some/model")
 
 
 # ------------------------------------------------------------------------------------------------- GRPO
@@ -527,9 +614,9 @@ def test_several_candidates_in_one_completion_are_rows_of_their_own(folder_of, m
     policy = load(folder_of("llama3"))
     task = WordSearch(candidates_per_completion=3)
     answers = iter(['["cement", "mortar"]', "I cannot say."])
-    monkeypatch.setattr(migrate, "sample", lambda policy, ids, n, *rest: [
-        policy.tokenizer(next(answers), add_special_tokens=False)["input_ids"] + [3] for _ in range(n)])
-    rows = migrate.draw(policy, task, task.prompt(), 6, "on-policy", [], set(), config_for(folder_of("llama3")), 1, 100)
+    monkeypatch.setattr(migrate, "sample_batch", lambda policy, prompts, *rest: [
+        [policy.tokenizer(next(answers), add_special_tokens=False)["input_ids"] + [3] for _ in range(n)] for _, n in prompts])
+    rows = migrate.draw(policy, task, [(task.prompt(), 6, "on-policy", [])], set(), config_for(folder_of("llama3")), 1, 100)
     assert [r.candidate for r in rows] == ["cement", "mortar", None, None, None, None]
     assert [r.proposal for r in rows] == list(range(101, 107))
     assert policy.tokenizer.decode(rows[0].tokens) == '["cement"]<|eot_id|>'
