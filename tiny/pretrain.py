@@ -1,7 +1,7 @@
 """Makes the bundled policies under tiny/: small Llama models that know the very prompts of one task each.
 
     python tiny/pretrain.py wordsearch --minutes 43        # needs WordNet 3.0 (Debian: wordnet-base)
-    python tiny/pretrain.py molecule --data zinc250k.smi.gz --minutes 60
+    python tiny/pretrain.py molecule --data zinc250k.smi.gz --dim 128 --batch 128 --lr 4e-3 --minutes 48
 
 Trains in bf16 on the CPU, writes a checkpoint every minute, carries on from it when started again, and leaves a folder
 that `from_pretrained` loads and that could be pushed to the Hub as it is.
@@ -21,7 +21,7 @@ Prompts of one kind have one length, so a batch holds no padding at all.
 molecule: SMILES of drug-like molecules, uncharged and without stereochemistry, in byte-pair tokens:
 
     prompt()                                 ->  a molecule of the list
-    variation_prompt([parent])               ->  a molecule with the same core and another rest
+    variation_prompt([parent])               ->  a molecule with the same core and another rest, or with one edit
 """
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures a bundled policy for its card: python tiny/quality.py [FOLDER]; python tiny/quality.py molecule [FOLDER [LIST]]"""
+"""Measures a bundled policy for its card: python tiny/quality.py [FOLDER]; python tiny/quality.py molecule [FOLDER [NEIGHBOURS_TXT]]"""
 import random
 import sys
 from pathlib import Path
@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE)]
+sys.path.insert(0, str(HERE.parent))
 import migrate  # noqa: E402
 import tasks  # noqa: E402
 
 
-def molecule(folder: str, molecules: str = "") -> None:
-    """molecules: the list that the policy was trained on; without it novelty is left out."""
+def molecule(folder: str, prepared: str = "") -> None:
+    """prepared: the neighbours.txt of pre-training, whose first column is the list; without it novelty is left out."""
     from rdkit import Chem
     import objectives
-    import pretrain
     task = tasks.Molecule()
     policy = migrate.load_policy(migrate.resolve({"task": "molecule", "preset": "tiny"}, task), folder)
     samples = draw(policy, task, task.prompt(), 2000)
@@ -31,8 +30,8 @@ def molecule(folder: str, molecules: str = "") -> None:
     print("| measure | value |\n|---|---|")
     print(f"| task prompt (2,000 samples): valid | {len(valid) / len(samples):.1%} |")
     print(f"| unique among the valid ones | {len(set(valid)) / len(valid):.1%} |")
-    if molecules:
-        known = set(filter(None, map(pretrain.flat, pretrain.gzip.open(molecules, "rt"))))
+    if prepared:
+        known = {line.split()[0] for line in open(prepared)}
         print(f"| not in the list among the unique ones | {np.mean([s not in known for s in set(valid)]):.1%} |")
     print(f"| neighbour prompt ({len(parents)} parents, 10 each): valid | {len(answers) / len(neighbours):.1%} |")
     print(f"| different from the parent | {len(others) / len(answers):.1%} |")
