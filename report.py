@@ -108,9 +108,9 @@ def auc_top(scores: list[float], budget: int, k: int = 10, every: int = 100) -> 
     return (area + (budget - at) * last) / budget
 
 
-def molecule_table(rows: list[dict]) -> str:
+def molecule_table(rows: list[dict], against: str) -> str:
     """Markdown: AUC top-10 by objective and (preset, method), mean over seeds, for one number of evaluations each; below,
-    migrate against each other method, in percent of the other's mean, paired by objective and seed."""
+    the method `against` and each other one, in percent of the other's mean, paired by objective and seed."""
     lines = []
     for limit in sorted({int(r["limit"]) for r in rows}):
         runs = {}           # {(preset, method): {(objective, seed): AUC}}
@@ -131,7 +131,7 @@ def molecule_table(rows: list[dict]) -> str:
         complete = [v for v in of_target.values() if None not in v]
         lines.append(f"| mean of {len(complete)} | " + " | ".join(f"{statistics.mean(v):.3f}" for v in zip(*complete)) + " |")
         lines.append("| seeds | " + " | ".join(str(len({s for _, s in of})) for of in runs.values()) + " |\n")
-        for ours in (key for key in runs if key[1] == "migrate"):
+        for ours in (key for key in runs if key[1] == against):
             lines += [f"{names[ours]} against {names[other]}: {gain(runs[ours], runs[other])}" for other in runs if other != ours]
         lines.append("")
     return "\n".join(lines)
@@ -175,7 +175,7 @@ def main() -> None:
     molecules = [r for r in rows if r["task"] == "molecule"]
     rows = [r for r in rows if r["task"] != "molecule"]
     if molecules:
-        print(molecule_table(sorted(molecules, key=lambda r: (r["method"], r["protocol"], r["target"], str(r["seed"])))))
+        print(molecule_table(sorted(molecules, key=lambda r: (r["method"], r["protocol"], r["target"], str(r["seed"]))), args.against))
     if not rows:
         return
     print(table(sorted(rows, key=lambda r: (r["group"], r["protocol"], r["method"]))))

@@ -1,6 +1,6 @@
 """Graph GA (Jensen 2019): molecules bred by crossover and mutation of their graphs, without any model. A yardstick.
 
-    python examples/graph_ga.py --targets perindopril_mpo qed --out results/runs/molecule/graph-ga
+    python examples/graph_ga.py --target perindopril_mpo --seed 42 --out runs/graph-ga
 
 What a chemist would run instead. Settings of the PMO benchmark: a population of 120, 70 children a generation, parents
 drawn in proportion to their scores, 6.7% of the children mutated, the best 120 of all survive. The first generation is
@@ -233,28 +233,20 @@ def first_generation(seed: int, data: Path | None) -> list[str]:
     return list(dict.fromkeys(found))[:POPULATION]
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--targets", nargs="+", required=True)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42])
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--budget", type=int, default=1000)
     parser.add_argument("--data", type=Path, help="list of SMILES to draw the first generation from")
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    for seed in args.seeds:
-        start = first_generation(seed, args.data)
-        for target in args.targets:
-            folder = args.out / f"{target}-{seed}"
-            if (folder / "summary.json").exists():
-                continue
-            summary, lines = search(target, seed, args.budget, start)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            (folder / "config.json").write_text(json.dumps({"config": {"budget": args.budget}}))
-            (folder / "summary.json").write_text(json.dumps(summary))
-            print(f"{target} seed {seed}: best {summary['best_score']:.3f} after {summary['evaluations']} evaluations, "
-                  f"{summary['seconds']:.0f} s", flush=True)
+    args = parser.parse_args(argv)
+    summary, lines = search(args.target, args.seed, args.budget, first_generation(args.seed, args.data))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (args.out / "config.json").write_text(json.dumps({"config": {"budget": args.budget}, "command": argv}))
+    (args.out / "summary.json").write_text(json.dumps(summary))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
