@@ -21,7 +21,7 @@ from pathlib import Path
 from runs import read_jsonl
 
 FIELDS = ["task", "target", "group", "protocol", "method", "seed", "limit", "guesses", "found", "best_score", "best",
-          "evaluations", "proposals", "repeats", "invalid", "steps", "seconds"]
+          "evaluations", "proposals", "repeats", "invalid", "steps", "seconds", "auc"]
 
 
 def read_run(folder: Path, groups: dict[str, str]) -> dict:
@@ -41,7 +41,8 @@ def read_run(folder: Path, groups: dict[str, str]) -> dict:
             "method": label(s["method"], file.get("command", [])), "seed": s["seed"], "limit": limit,
             "guesses": guesses if found else "", "found": int(found),
             "best_score": round(best["score"], 4), "best": best["candidate"],
-            **{k: s[k] for k in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds")}}
+            **{k: s[k] for k in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds")},
+            "auc": round(auc_top([e["score"] for e in evaluations], limit), 4) if s["task"] == "molecule" else ""}
 
 
 def label(method: str, command: list[str]) -> str:
@@ -96,6 +97,62 @@ def difference(rows: list[dict], protocols: tuple[str, str], methods: tuple[str,
     return with_interval(sorted(pairs, key=lambda p: p["target"]), lambda r: r["d"], form="{:+.1f}") if pairs else "-"
 
 
+def auc_top(scores: list[float], budget: int, k: int = 10, every: int = 100) -> float:
+    """PMO's measure (Gao et al. 2022): the area under the mean of the k best scores so far over the evaluations, divided
+    by the budget; trapezoids between every 100th evaluation, from 0. What ended early keeps its last value."""
+    area, last, at = 0.0, 0.0, 0
+    for n in [*range(every, len(scores), every), len(scores)]:
+        best = sorted(scores[:n])[-k:]
+        area += (n - at) * (last + sum(best) / max(1, len(best))) / 2
+        last, at = sum(best) / max(1, len(best)), n
+    return (area + (budget - at) * last) / budget
+
+
+def molecule_table(rows: list[dict], against: str) -> str:
+    """Markdown: AUC top-10 by objective and (preset, method), mean over seeds, for one number of evaluations each; below,
+    the method `against` and each other one, in percent of the other's mean, paired by objective and seed."""
+    lines = []
+    for limit in sorted({int(r["limit"]) for r in rows}):
+        runs = {}           # {(preset, method): {(objective, seed): AUC}}
+        for r in (r for r in rows if int(r["limit"]) == limit):
+            runs.setdefault((r["protocol"].split(",")[0], r["method"]), {})[r["target"], str(r["seed"])] = float(r["auc"])
+        names = {key: key[1] if key[0] == key[1] else f"{key[1]} ({key[0]})" for key in runs}
+        targets = sorted({target for of in runs.values() for target, _ in of})
+
+        def mean(of: dict, target: str) -> float | None:
+            values = [auc for (t, _), auc in of.items() if t == target]
+            return sum(values) / len(values) if values else None
+
+        lines += [f"AUC top-10, {limit} evaluations", "", f"| objective | {' | '.join(names.values())} |",
+                  "|---" * (len(runs) + 1) + "|"]
+        of_target = {t: [mean(of, t) for of in runs.values()] for t in targets}
+        for target, values in of_target.items():
+            lines.append(f"| {target} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |")
+        complete = [v for v in of_target.values() if None not in v]
+        lines.append(f"| mean of {len(complete)} | " + " | ".join(f"{statistics.mean(v):.3f}" for v in zip(*complete)) + " |")
+        lines.append("| seeds | " + " | ".join(str(len({s for _, s in of})) for of in runs.values()) + " |\n")
+        for ours in (key for key in runs if key[1] == against):
+            lines += [f"{names[ours]} against {names[other]}: {gain(runs[ours], runs[other])}" for other in runs if other != ours]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def gain(a: dict, b: dict) -> str:
+    """How much higher a's mean AUC is than b's, in percent, over the (objective, seed) pairs that both have; 95% bootstrap
+    interval over objectives."""
+    pairs: dict[str, list] = {}
+    for target, seed in sorted(a.keys() & b.keys()):
+        pairs.setdefault(target, []).append((a[target, seed], b[target, seed]))
+    if not pairs:
+        return "-"
+
+    def percent(values):
+        return 100 * (sum(x for x, _ in values) / max(1e-9, sum(y for _, y in values)) - 1)
+    low, high = interval(pairs, percent)
+    n = sum(map(len, pairs.values()))
+    return f"{percent([p for of in pairs.values() for p in of]):+.1f}% [{low:+.1f}, {high:+.1f}], {len(pairs)} objectives, {n} pairs"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="run folders, folders that hold them, or CSV files of runs")
@@ -115,6 +172,12 @@ def main() -> None:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
             writer.writerows(rows)
+    molecules = [r for r in rows if r["task"] == "molecule"]
+    rows = [r for r in rows if r["task"] != "molecule"]
+    if molecules:
+        print(molecule_table(sorted(molecules, key=lambda r: (r["method"], r["protocol"], r["target"], str(r["seed"]))), args.against))
+    if not rows:
+        return
     print(table(sorted(rows, key=lambda r: (r["group"], r["protocol"], r["method"]))))
     for protocol, group in sorted({(r["protocol"], r["group"]) for r in rows if r["method"] == args.against}):
         chosen = [r for r in rows if (r["protocol"], r["group"]) == (protocol, group)]

@@ -84,6 +84,8 @@ molecule() {    # PMO's measure on its objectives; tuned on osimertinib_mpo and 
     for method in migrate ns grpo grpo-greedy random discover; do
       search molecule/1000 molecule "$target" "$method" "$seed" --budget "$(of 1000 40)"
     done
+    echo "examples/graph_ga.py --target $target --seed $seed --budget $(of 1000 40)" \
+         "--out $OUT/molecule/1000/graph-ga/$target-$seed"
   done; done
   if [ -n "$SMOKE" ]; then return; fi
   for seed in $SEEDS; do for target in $rest; do

@@ -326,9 +326,16 @@ class Molecule(Task):
     dock_seconds: float = 300.0         # time limit of one docking; beyond it the molecule is invalid
 
     name: ClassVar[str] = "molecule"
+    bundled: ClassVar[str | None] = "molecule"
     presets: ClassVar[dict[str, dict]] = {
         "paper": dict(proposals=200, n_on_policy=2, n_greedy=1, n_neighbors=2, top_k=1, lr=5e-5, lora_r=64,
                       lora_alpha=16, inner_iterations=2, max_new_tokens=256)}
+    # tiny: chosen on osimertinib_mpo and perindopril_mpo at 1,000 evaluations. An invalid molecule is a lesson, too
+    presets["tiny"] = dict(proposals=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10, lr=3e-3, lora_r=32,
+                           lora_alpha=32, lora_targets="all-linear", inner_iterations=1, max_new_tokens=64,
+                           mask_zero=False, novelty=3)
+    # tiny-2-1-2: the paper's group
+    presets["tiny-2-1-2"] = presets["tiny"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
 
     def __post_init__(self):
         try:

@@ -1044,6 +1044,80 @@ def test_a_real_docking():
     assert not scores["[Cl-].[Na+]"].valid and "fragments" in scores["[Cl-].[Na+]"].info["reason"]
 
 
+FAKE_DOCKING = """import json, sys
+print(json.dumps({{"vina": -5.0 - 0.1 * sys.argv[2].count("C"), "qed": 0.5}}))
+with open({log!r}, "a") as file: file.write(sys.argv[2] + "\\n")
+"""
+
+
+def test_a_resumed_run_never_docks_twice(tmp_path, monkeypatch):
+    """The real policy and search; only Vina is replaced. The run is interrupted in the middle of a step."""
+    script, log = tmp_path / "dock.py", tmp_path / "docked"
+    script.write_text(FAKE_DOCKING.format(log=str(log)))
+    monkeypatch.setattr(docking, "__file__", str(script))
+    monkeypatch.setattr(docking, "missing", lambda: None)
+    argv = ["--task", "molecule", "--target", "DRD2", "--budget", "12", "--out", str(tmp_path / "r")]
+    log_evaluation = runs.Run.log_evaluation
+
+    landed = []
+
+    def interrupted(self, line):
+        log_evaluation(self, line)
+        landed.append(line)
+        if len(landed) == 5:
+            raise KeyboardInterrupt
+    monkeypatch.setattr(runs.Run, "log_evaluation", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        migrate.main(argv)
+    paid = {e["candidate"] for e in runs.read_jsonl(tmp_path / "r" / "evals.jsonl")}
+    monkeypatch.setattr(runs.Run, "log_evaluation", log_evaluation)
+    before = log.read_text().split()
+    migrate.main([*argv, "--resume"])
+    again = log.read_text().split()[len(before):]
+    evals = runs.read_jsonl(tmp_path / "r" / "evals.jsonl")
+    assert paid and not paid & set(again) and len(again) == len(set(again))
+    assert len(evals) == 12 == len({e["candidate"] for e in evals}) and all("vina" in e["info"] for e in evals if e["valid"])
+
+
+def test_the_bundled_policy_knows_molecules(folder_of):
+    """Valid, hardly ever the same twice, and neighbours much nearer to their parent than chance."""
+    task = Molecule()
+    policy = migrate.load_policy(migrate.resolve({"task": "molecule"}, task), str(HERE / "tiny" / "molecule"))
+
+    def draw(prompt, n):
+        completions = migrate.sample(policy, migrate.encode_prompt(policy, prompt), n, 0)
+        return [c for tokens in completions for c in task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True))]
+
+    def mean_similarity(pairs):
+        similar = [objectives.similarity(Chem.MolFromSmiles(a), b, "ECFP4") for a, b in pairs]
+        return sum(similar) / len(similar)
+    molecules = draw(task.prompt(), 200)
+    assert len(molecules) > 0.75 * 200 and len(set(molecules)) > 0.98 * len(molecules)
+    neighbours = [(parent, n) for parent in molecules[:10] for n in draw(task.variation_prompt([parent]), 20)]
+    assert len(neighbours) > 0.75 * 200
+    assert mean_similarity(neighbours) > mean_similarity(zip(molecules, molecules[1:])) + 0.15
+
+
+def test_graph_ga_breeds_better_molecules_and_scores_none_twice():
+    """The yardstick works: sane molecules come out of its operators, and generations improve."""
+    sys.path.insert(0, str(HERE / "examples"))
+    import graph_ga
+    with open(HERE / "data" / "pmo_reference.csv", newline="") as file:
+        start = [c for row in csv.DictReader(file) if (c := objectives.canonical(row["smiles"]))][:60]
+    summary, lines = graph_ga.search("qed", 0, 250, start)
+    scores = [line["score"] for line in lines]
+    assert len({line["candidate"] for line in lines}) == len(lines) == 250 and all(line["valid"] for line in lines)
+    assert sum(sorted(scores)[-10:]) > sum(sorted(scores[:len(start)])[-10:]) + 0.15
+    assert summary["best_score"] == max(scores)
+
+
+def test_auc_of_the_top_ten():
+    """By hand, k = 2, budget 400: 0.2 at 100 evaluations, 0.5 at 200, the end. Trapezoids 10 and 35, then 200 x 0.5."""
+    assert report.auc_top([0.2] * 100 + [0.6, 0.4] + [0.0] * 98, 400, k=2) == pytest.approx(145 / 400)
+    assert report.auc_top([0.0] * 399 + [1.0], 400, k=2) == pytest.approx(100 * 0.5 / 2 / 400)
+    assert report.auc_top([], 400) == 0
+
+
 # ---------------------------------------------------------------------------------------------- sandbox
 
 GRID = [[1, 2], [3, 4]]

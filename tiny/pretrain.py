@@ -1,7 +1,7 @@
 """Makes the bundled policies under tiny/: small Llama models that know the very prompts of one task each.
 
     python tiny/pretrain.py wordsearch --minutes 43        # needs WordNet 3.0 (Debian: wordnet-base)
-    python tiny/pretrain.py molecule --data zinc250k.smi.gz --minutes 60
+    python tiny/pretrain.py molecule --data zinc250k.smi.gz --dim 128 --batch 128 --lr 4e-3 --minutes 48
 
 Trains in bf16 on the CPU, writes a checkpoint every minute, carries on from it when started again, and leaves a folder
 that `from_pretrained` loads and that could be pushed to the Hub as it is.
@@ -21,7 +21,7 @@ Prompts of one kind have one length, so a batch holds no padding at all.
 molecule: SMILES of drug-like molecules, uncharged and without stereochemistry, in byte-pair tokens:
 
     prompt()                                 ->  a molecule of the list
-    variation_prompt([parent])               ->  a molecule with the same core and another rest
+    variation_prompt([parent])               ->  a molecule with the same core and another rest, or with one edit
 """
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ import argparse
 import collections
 import gzip
 import hashlib
+import itertools
 import math
 import multiprocessing
 import os
@@ -365,24 +366,29 @@ def flat(smiles: str) -> str | None:
     from rdkit import Chem
     from rdkit.Chem.MolStandardize import rdMolStandardize
     try:
-        mol = rdMolStandardize.Uncharger().uncharge(Chem.MolFromSmiles(smiles))
-        Chem.RemoveStereochemistry(mol)
-        return objectives.canonical(Chem.MolToSmiles(mol))
+        mol = Chem.MolFromSmiles(smiles)
+        if "+" in smiles or "-]" in smiles:
+            mol = rdMolStandardize.Uncharger().uncharge(mol)
+        return objectives.canonical(Chem.MolToSmiles(mol, isomericSmiles=False))
     except Exception:       # RDKit raises errors of many kinds
         return None
 
 
-def cuts(smiles: str) -> list[tuple[str, str]]:
-    """(core, rest) for every single bond outside rings that leaves a core of more than half of the molecule: SMILES with
-    one open bond each, in [*:1]."""
+def cuts(smiles: str, most: int = 4) -> list[tuple[str, str]]:
+    """(core, rest): up to `most` single bonds outside rings, drawn from those that leave a core of more than half of the
+    molecule and a rest of 12 atoms or fewer; SMILES with one open bond each, in [1*]."""
     from rdkit import Chem
-    from rdkit.Chem import rdMMPA
-    found = []
-    for _, parts in rdMMPA.FragmentMol(Chem.MolFromSmiles(smiles), minCuts=1, maxCuts=1, maxCutBonds=20,
-                                       pattern="[#6+0;!$(*=,#[!#6])]!@!=!#[*]", resultsAsMols=False):
-        rest, core = sorted(parts.split("."), key=lambda part: Chem.MolFromSmiles(part).GetNumHeavyAtoms())
-        if Chem.MolFromSmiles(rest).GetNumHeavyAtoms() <= 12:
-            found.append((core, rest))
+    mol = Chem.MolFromSmiles(smiles)
+    bonds = [i for pair in mol.GetSubstructMatches(objectives.pattern("[#6+0;!$(*=,#[!#6])]!@!=!#[*]"))
+             for i in [mol.GetBondBetweenAtoms(*pair).GetIdx()]]
+    bonds, found = sorted(set(bonds)), []
+    for bond in random.Random(smiles).sample(bonds, len(bonds)):
+        parts = Chem.GetMolFrags(Chem.FragmentOnBonds(mol, [bond], dummyLabels=[(1, 1)]), asMols=True)
+        rest, core = sorted(parts, key=lambda part: part.GetNumAtoms())
+        if rest.GetNumAtoms() <= min(13, core.GetNumAtoms() - 1):       # the open end counts as one
+            found.append((Chem.MolToSmiles(core), Chem.MolToSmiles(rest)))
+        if len(found) == most:
+            break
     return found
 
 
@@ -390,23 +396,69 @@ def join(core: str, rest: str) -> str | None:
     """The molecule of two parts with one open bond each."""
     from rdkit import Chem
     try:
-        return objectives.canonical(Chem.MolToSmiles(Chem.molzip(Chem.MolFromSmiles(core), Chem.MolFromSmiles(rest))))
+        params = Chem.MolzipParams()
+        params.label = Chem.MolzipLabel.Isotope
+        return objectives.canonical(Chem.MolToSmiles(Chem.molzip(Chem.MolFromSmiles(core), Chem.MolFromSmiles(rest), params)))
     except Exception:
         return None
 
 
-def prepare_molecules(path: Path, folder: Path) -> list[tuple[str, list[str]]]:
-    """(SMILES, up to four neighbours) for every molecule of a list, cached in folder/neighbours.txt.
+def edit(smiles: str) -> str | None:
+    """The molecule with one atom or bond changed: another element, one atom more or less, another bond order."""
+    from rdkit import Chem
+    rng = random.Random(smiles)
+    for _ in range(20):         # most draws break a valence
+        try:
+            mol = Chem.RWMol(Chem.MolFromSmiles(smiles))
+            Chem.Kekulize(mol, clearAromaticFlags=True)
+            atom, bond = rng.choice(mol.GetAtoms()), rng.choice(mol.GetBonds())
+            element = rng.choice([6, 6, 6, 7, 7, 8, 8, 9, 16, 17])
+            for a in mol.GetAtoms():
+                if not a.GetFormalCharge():
+                    a.SetNoImplicit(False)
+                    a.SetNumExplicitHs(0)
+            kind = rng.choice(["element", "element", "append", "insert", "delete", "order"])
+            if kind == "element":
+                atom.SetAtomicNum(element)
+            elif kind == "append":
+                mol.AddBond(atom.GetIdx(), mol.AddAtom(Chem.Atom(element)), Chem.BondType.SINGLE)
+            elif kind == "insert":
+                a, b, new = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), mol.AddAtom(Chem.Atom(element))
+                mol.RemoveBond(a, b)
+                mol.AddBond(a, new, Chem.BondType.SINGLE)
+                mol.AddBond(new, b, Chem.BondType.SINGLE)
+            elif kind == "delete":
+                ends = [a.GetIdx() for a in atom.GetNeighbors()]
+                if len(ends) == 2 and mol.GetBondBetweenAtoms(*ends) is None:
+                    mol.AddBond(*ends, Chem.BondType.SINGLE)
+                mol.RemoveAtom(atom.GetIdx())
+            else:
+                bond.SetBondType(rng.choice([Chem.BondType.SINGLE, Chem.BondType.DOUBLE]))
+            new = Chem.MolToSmiles(mol)
+            new = objectives.canonical(new) if "." not in new else None
+            if new and new != smiles:
+                return new
+        except Exception:
+            pass
+    return None
 
-    A neighbour keeps the core and has another rest: one that some molecule of the list has at the same core where there
-    is one (a matched molecular pair), else a rest drawn from all of them (as often as it occurs).
+
+def prepare_molecules(path: Path, folder: Path, paired: int = 150_000) -> list[tuple[str, list[str]]]:
+    """(SMILES, up to three neighbours) for every molecule of a list, cached in folder/neighbours.txt: neighbours for the
+    first `paired` of them in random order.
+
+    Two neighbours keep the core and have another rest: one that some molecule of the list has at the same core where
+    there is one (a matched molecular pair), else a rest drawn from all of them (as often as it occurs). One has a single
+    atom or bond changed.
     """
     cache = folder / "neighbours.txt"
     if not cache.exists():
         rng = random.Random(0)
         with multiprocessing.Pool() as pool:
             molecules = sorted(set(filter(None, tqdm(pool.imap(flat, gzip.open(path, "rt"), 1000), "flat"))))
-            parts = list(tqdm(pool.imap(cuts, molecules, 1000), "cuts", len(molecules)))
+            rng.shuffle(molecules)
+            chosen = molecules[:paired]
+            parts = list(tqdm(pool.imap(cuts, chosen, 1000), "cuts", len(chosen)))
             at_core, rests = collections.defaultdict(set), []
             for of in parts:
                 for core, rest in of:
@@ -414,12 +466,13 @@ def prepare_molecules(path: Path, folder: Path) -> list[tuple[str, list[str]]]:
                     rests.append(rest)
             wanted = []         # (number of the molecule, core, new rest)
             for i, of in enumerate(parts):
-                for core, rest in rng.sample(of, min(4, len(of))):
+                for core, rest in rng.sample(of, min(2, len(of))):
                     others = sorted(at_core[core] - {rest})
                     wanted.append((i, core, rng.choice(others if others else rests)))
             made = pool.starmap(join, [w[1:] for w in tqdm(wanted, "join")], 1000)
+            edited = list(tqdm(pool.imap(edit, chosen, 1000), "edit", len(chosen)))
         neighbours = collections.defaultdict(list)
-        for (i, _, _), smiles in zip(wanted, made):
+        for i, smiles in [*zip((w[0] for w in wanted), made), *enumerate(edited)]:
             if smiles and smiles != molecules[i]:
                 neighbours[i].append(smiles)
         folder.mkdir(parents=True, exist_ok=True)
@@ -442,63 +495,74 @@ def molecule_tokenizer(molecules: list[str], size: int) -> PreTrainedTokenizerFa
 def pretrain_molecule(args) -> None:
     prepared = prepare_molecules(args.data, args.out)
     print(f"{len(prepared)} molecules, {sum(len(n) for _, n in prepared)} neighbours")
-    tokenizer = molecule_tokenizer([m for m, _ in prepared], args.vocabulary)
+    tokenizer = molecule_tokenizer([m for m, _ in prepared[::4]], args.vocabulary)
     user, assistant, end, pad = tokenizer.convert_tokens_to_ids([USER, ASSISTANT, END, PAD])
     task = tasks.Molecule()
     assert chat_ids(tokenizer, task.prompt()) == [user, assistant]      # the very prompts of the task
     assert chat_ids(tokenizer, task.variation_prompt(["CCO"])) == [user, *tokenizer.encode("CCO"), assistant]
-    tokens = dict(zip(texts := sorted({s for m, n in prepared for s in (m, *n)}), tokenizer(texts)["input_ids"]))
+    texts = sorted({s for m, n in prepared for s in (m, *n)})
+    tokens = dict(zip(texts, (e.ids for e in tokenizer.backend_tokenizer.encode_batch(texts))))
     print(f"{sum(map(len, tokens.values())) / len(tokens):.1f} tokens a molecule")
     torch.manual_seed(args.seed)
-    model = LlamaForCausalLM(LlamaConfig(
+    config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=args.dim, intermediate_size=3 * args.dim, num_hidden_layers=4,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
-        attention_dropout=0.0, bos_token_id=None, eos_token_id=end, pad_token_id=pad))
+        attention_dropout=0.0, bos_token_id=None, eos_token_id=end, pad_token_id=pad)
+    config._attn_implementation = "eager"       # as for words
+    model = LlamaForCausalLM(config)
     paired = [(m, n) for m, n in prepared if n]
 
     def rows(rng: random.Random) -> list[tuple[list[int], list[int]]]:
-        """(prompt, completion) token ids of a batch: half of them molecules as they come, half neighbours of one. A pair is
-        as good backwards: then a made-up neighbour is the parent, and the answer is a real molecule."""
-        alone = [([user, assistant], tokens[rng.choice(prepared)[0]]) for _ in range(args.batch // 2)]
-        pairs = [(m, rng.choice(n)) for m, n in rng.choices(paired, k=args.batch // 2)]
+        """(prompt, completion) token ids of a batch: 2 in 5 are molecules as they come, the others neighbours of one. A
+        pair is as good backwards: then a made-up neighbour is the parent, and the answer is a real molecule."""
+        alone = [([user, assistant], tokens[rng.choice(prepared)[0]]) for _ in range(2 * args.batch // 5)]
+        pairs = [(m, rng.choice(n)) for m, n in rng.choices(paired, k=args.batch - len(alone))]
         return alone + [([user, *tokens[a], assistant], tokens[b]) for a, b in
                         (pair if rng.random() < 0.5 else pair[::-1] for pair in pairs)]
 
     def losses(generator):
-        rng = random.Random(int(torch.randint(2 ** 62, (1,), generator=generator)))
-        total = {"molecule": [], "neighbour": []}
-        batch = rows(rng)
-        for name, part in (("molecule", batch[:args.batch // 2]), ("neighbour", batch[args.batch // 2:])):
-            part.sort(key=lambda row: len(row[0]) + len(row[1]))
-            for chunk in (part[:len(part) // 2], part[len(part) // 2:]):            # less padding in the shorter half
-                ids = [p + c + [end] for p, c in chunk]
-                longest = max(map(len, ids))
-                inputs = torch.tensor([i + [pad] * (longest - len(i)) for i in ids])
-                labels = torch.tensor([[-100] * len(p) + c + [end] + [-100] * (longest - len(p) - len(c) - 1)
-                                       for p, c in chunk])
-                total[name].append(model(input_ids=inputs, labels=labels).loss)
-        shown = {name: torch.stack(parts).mean() for name, parts in total.items()}
-        return {"loss": sum(shown.values()), **shown}
+        """Cross-entropy at the completion and its EOS. Parents are predicted as well, which no prompt will ever ask for:
+        they are molecules, too, and already paid for."""
+        batch = sorted(rows(random.Random(int(torch.randint(2 ** 62, (1,), generator=generator)))),
+                       key=lambda row: len(row[0]) + len(row[1]))
+        nlls, kinds = [], []
+        for chunk in (batch[i * len(batch) // 4:(i + 1) * len(batch) // 4] for i in range(4)):  # like lengths: less padding
+            longest = max(len(p) + len(c) + 1 for p, c in chunk)
+            ids = torch.tensor([p + c + [end] + [pad] * (longest - len(p) - len(c) - 1) for p, c in chunk])
+            # what each predicted token belongs to; 0: to nothing
+            kinds += [kind for p, c in chunk for kind in [1] * (len(p) - 2) + [0] + [2 if len(p) > 2 else 3] * (len(c) + 1)
+                      + [0] * (longest - len(p) - len(c) - 1)]
+            logits = model(input_ids=ids[:, :-1]).logits.float()
+            nlls.append(F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"))
+        nll, kind = torch.cat(nlls), torch.tensor(kinds)
+        return {"loss": nll[kind > 0].mean(),
+                **{name: nll[kind == i].mean() for i, name in enumerate(("parent", "neighbour", "molecule"), 1)}}
 
-    train(model, losses, args)
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
+    train(model, losses, args, optimizers=[
+        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")])     # needs fewer examples
     save(model, tokenizer, args.out)
 
 
 # ------------------------------------------------------------------------------------- shared: training
 
-def train(model, losses, args, after_step=lambda: None) -> None:
-    """AdamW with warm-up and linear decay over args.minutes of training time; resumes from args.out/checkpoint.pt.
+def train(model, losses, args, after_step=lambda: None, optimizers=None) -> None:
+    """AdamW (or other optimizers, all at one rate) with warm-up and linear decay over args.minutes of training time;
+    resumes from args.out/checkpoint.pt.
 
     losses(generator) -> {"loss": what is minimised, others: what is shown}. The batch of step s derives from
     (seed, s), so a resumed run goes on with the batches that an uninterrupted one would have seen.
     """
     checkpoint = args.out / "checkpoint.pt"
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizers = optimizers or [torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)]
     step, spent = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
         step, spent = state["step"], state["spent"]
     total, last_saved, shown = args.minutes * 60, time.time(), {}
     with tqdm(total=round(total), initial=round(spent), unit="s", bar_format="{l_bar}{bar}| {n}/{total}s {postfix}",
@@ -506,14 +570,15 @@ def train(model, losses, args, after_step=lambda: None) -> None:
         while spent < total:
             started = time.time()
             progress = spent / total
-            for group in optimizer.param_groups:
+            for group in itertools.chain(*(optimizer.param_groups for optimizer in optimizers)):
                 group["lr"] = args.lr * min(1.0, (step + 1) / 100) * (1 - progress)
             with torch.autocast("cpu", torch.bfloat16):
                 parts = losses(torch.Generator().manual_seed(args.seed * 1_000_003 + step))
-            optimizer.zero_grad()
+            model.zero_grad()
             parts["loss"].backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             after_step()
             for name, value in parts.items():
                 shown[name] = 0.98 * shown.get(name, value.item()) + 0.02 * value.item()
@@ -522,8 +587,8 @@ def train(model, losses, args, after_step=lambda: None) -> None:
             bar.update(min(round(spent), bar.total) - bar.n)
             if time.time() - last_saved > 60 or spent >= total:
                 args.out.mkdir(parents=True, exist_ok=True)
-                torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
-                            "spent": spent}, checkpoint.with_suffix(".new"))
+                torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers],
+                            "step": step, "spent": spent}, checkpoint.with_suffix(".new"))
                 os.replace(checkpoint.with_suffix(".new"), checkpoint)
                 last_saved = time.time()
 

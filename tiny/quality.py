@@ -1,4 +1,4 @@
-"""Measures the bundled word-search policy for its card: python tiny/quality.py [FOLDER]"""
+"""Measures a bundled policy for its card: python tiny/quality.py [FOLDER]; python tiny/quality.py molecule [FOLDER [NEIGHBOURS_TXT]]"""
 import random
 import sys
 from pathlib import Path
@@ -11,7 +11,45 @@ import migrate  # noqa: E402
 import tasks  # noqa: E402
 
 
+def molecule(folder: str, prepared: str = "") -> None:
+    """prepared: the neighbours.txt of pre-training, whose first column is the list; without it novelty is left out."""
+    from rdkit import Chem
+    import objectives
+    task = tasks.Molecule()
+    policy = migrate.load_policy(migrate.resolve({"task": "molecule", "preset": "tiny"}, task), folder)
+    samples = draw(policy, task, task.prompt(), 2000)
+    valid = [s for s in samples if s]
+    parents = list(dict.fromkeys(valid))[:200]
+    neighbours = [(p, s) for i, p in enumerate(parents) for s in draw(policy, task, task.variation_prompt([p]), 10, i)]
+    answers = [(p, s) for p, s in neighbours if s]
+    others = [(p, s) for p, s in answers if p != s]
+
+    def similarity(pairs):
+        return np.mean([objectives.similarity(Chem.MolFromSmiles(a), b, "ECFP4") for a, b in pairs])
+
+    print("| measure | value |\n|---|---|")
+    print(f"| task prompt (2,000 samples): valid | {len(valid) / len(samples):.1%} |")
+    print(f"| unique among the valid ones | {len(set(valid)) / len(valid):.1%} |")
+    if prepared:
+        known = {line.split()[0] for line in open(prepared)}
+        print(f"| not in the list among the unique ones | {np.mean([s not in known for s in set(valid)]):.1%} |")
+    print(f"| neighbour prompt ({len(parents)} parents, 10 each): valid | {len(answers) / len(neighbours):.1%} |")
+    print(f"| different from the parent | {len(others) / len(answers):.1%} |")
+    print(f"| different neighbours of a parent, of 10 | {len(set(others)) / len(parents):.1f} |")
+    print(f"| mean Tanimoto similarity (ECFP4 counts) of neighbour and parent | {similarity(others):.2f} |")
+    print(f"| of random pairs | {similarity(zip(parents, parents[1:])):.2f} |")
+
+
+def draw(policy, task, prompt: str, n: int, seed: int = 0) -> list[str | None]:
+    """The candidates of n samples; None for what is none."""
+    completions = migrate.sample(policy, migrate.encode_prompt(policy, prompt), n, seed)
+    found = [task.parse(policy.tokenizer.decode(c, skip_special_tokens=True)) for c in completions]
+    return [f[0] if f else None for f in found]
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["molecule"]:
+        return molecule(sys.argv[2] if len(sys.argv) > 2 else str(HERE / "molecule"), *sys.argv[3:])
     folder = sys.argv[1] if len(sys.argv) > 1 else str(HERE / "wordsearch")
     task, (row, table) = tasks.WordSearch(), tasks.word_vectors()
     policy = migrate.load_policy(migrate.resolve(dict(max_new_tokens=4), task), folder)     # fresh LoRA: the base
