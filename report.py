@@ -121,8 +121,8 @@ def arc_vote(target: str, evaluations: list[dict]) -> dict:
     return tasks.Arc(target=target).conclude([(e["candidate"], tasks.Score(e["score"], e["valid"], e["info"])) for e in evaluations])
 
 
-def arc_table(rows: list[dict]) -> str:
-    """Markdown: one line per (set of tasks, protocol, method); below, migrate minus each other method, paired by task and seed."""
+def arc_table(rows: list[dict], against: str = "migrate") -> str:
+    """Markdown: one line per (set of tasks, programs, method); below, one method minus each other, paired by task and seed."""
     lines = ["| tasks | programs | method | runs | solved | pass@2 | median programs to solve | mean best score | unique/programs |",
              "|---|---|---|---|---|---|---|---|---|"]
     paired = []
@@ -138,9 +138,9 @@ def arc_table(rows: list[dict]) -> str:
                          f"| {f'{statistics.median_low(guesses):.0f}' if guesses else '-'} "
                          f"| {with_interval(chosen, lambda r: float(r['best_score']), form='{:.3f}')} | {unique:.2f} |")
         by_method = [{**r, "protocol": limit} for r in of_group]
-        paired += [f"{group}, {limit} programs: solved, migrate minus {other}, paired by task and seed: "
-                   f"{difference(by_method, (limit, limit), ('migrate', other), lambda r: 100 * int(r['found']))} points"
-                   for other in sorted({r["method"] for r in of_group} - {"migrate"}) if "migrate" in {r["method"] for r in of_group}]
+        for other in sorted({r["method"] for r in of_group} - {against}):
+            d = difference(by_method, (limit, limit), (against, other), lambda r: 100 * int(r["found"]))
+            paired.append(f"{group}, {limit} programs: solved, {against} minus {other}, paired by task and seed: {d} points")
     return "\n".join([*lines, *paired])
 
 
@@ -166,7 +166,7 @@ def main() -> None:
     arc = [r for r in rows if r["task"] == "arc"]
     rows = [r for r in rows if r["task"] != "arc"]
     if arc:
-        print(arc_table(arc))
+        print(arc_table(arc, args.against))
     if not rows:
         return
     print(table(sorted(rows, key=lambda r: (r["group"], r["protocol"], r["method"]))))

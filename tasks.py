@@ -417,7 +417,7 @@ class Arc(Task):
     presets: ClassVar[dict[str, dict]] = {
         "paper": dict(proposals=1024, n_on_policy=11, n_greedy=1, n_neighbors=4, top_k=1, lr=1e-5, lora_r=128,
                       lora_alpha=32, inner_iterations=1, max_new_tokens=1024, after_solved=32),
-        # the published group; what is trained and how was chosen on synthetic tasks that the policy never saw
+        # the published group and counts; a rate at which so small a policy learns, and does not collapse
         "tiny": dict(proposals=1024, n_on_policy=11, n_greedy=1, n_neighbors=4, top_k=1, lr=5e-4, lora_r=32,
                      lora_alpha=32, inner_iterations=1, max_new_tokens=32, after_solved=32)}
 
@@ -468,14 +468,9 @@ class Arc(Task):
         program = "\n".join(line.rstrip() for line in fences[-1].strip().splitlines()) if fences else ""
         return [program] if "def transform" in program else []
 
-    @functools.cached_property
+    @property
     def sandbox(self):
-        import atexit
-        import sandbox
-        limits = sandbox.Limits(seconds=self.program_seconds, cpu_seconds=max(1, round(self.program_seconds)))
-        box = sandbox.Sandbox(limits, self.arc_prelude)
-        atexit.register(box.close)
-        return box
+        return open_sandbox(self.program_seconds, self.arc_prelude)
 
     def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
         inputs = [a for a, _ in (*self.train, *self.test)]
@@ -500,6 +495,16 @@ class Arc(Task):
         return {"solvers": sum(map(len, votes.values())), "answers": [json.loads(a) for a in answers[:2]],
                 **{name: truth in answers[:k] if known else None
                    for name, k in (("pass@1", 1), ("pass@2", 2), ("oracle", None))}}
+
+
+@functools.cache
+def open_sandbox(seconds: float, prelude: str):
+    """One sandbox for all searches of a process; its servers end with it."""
+    import atexit
+    import sandbox
+    box = sandbox.Sandbox(sandbox.Limits(seconds=seconds, cpu_seconds=max(1, round(seconds))), prelude)
+    atexit.register(box.close)
+    return box
 
 
 @functools.cache

@@ -1553,8 +1553,7 @@ def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path, capsys):
     import arc_enumerate
     import report
     for budget in (16, 2):
-        sys.argv = ["arc_enumerate.py", "--seed", "15", "--budget", str(budget), "--out", str(tmp_path / str(budget))]
-        arc_enumerate.main()
+        arc_enumerate.main(["--seed", "15", "--budget", str(budget), "--out", str(tmp_path / str(budget))])
     rows = {n: report.read_run(tmp_path / str(n), {}) for n in (16, 2)}
     assert rows[16]["found"] == rows[16]["pass2"] == 1 and rows[16]["guesses"] == 3 and rows[2]["found"] == rows[2]["pass2"] == 0
     assert rows[16]["group"] == "ARC-AGI-1 training" and rows[16]["best"] == "turn the grid upside down"

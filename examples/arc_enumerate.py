@@ -54,14 +54,14 @@ def search(task: tasks.Arc, seed: int, budget: int, after_solved: int, batch: in
             "seconds": round(time.time() - started, 2), **task.conclude(scored)}, lines
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default=tasks.Arc.target, help="task id")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=1024, help="programs")
     parser.add_argument("--after-solved", type=int, default=32)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; left alone if it is finished")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if (args.out / "summary.json").exists():
         return
     summary, lines = search(tasks.Arc(target=args.target), args.seed, args.budget, args.after_solved)
@@ -75,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
