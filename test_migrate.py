@@ -1162,7 +1162,7 @@ def test_programs_are_read_from_what_models_write(answer, program):
 
 def test_arc_scores_a_real_task_in_the_sandbox():
     """3c9b0459 turns grids by half: the right program solves it; invalid means that it works on no training input."""
-    task = tasks.Arc()
+    task = tasks.Arc(target="3c9b0459")
     other = "def transform(grid): return grid"
     scores = dict(tasks.checked_scores(task, [ROTATE, other, "def transform(grid): return 1 / 0", "import os\ndef transform(g): return g"]))
     assert scores[ROTATE] == Score(1.0, info={"predictions": [task.test[0][1]]}) and task.solved(scores[ROTATE])
@@ -1541,7 +1541,7 @@ def test_the_bundled_arc_policy_searches_a_real_task(tmp_path, capsys):
     assert runs.exit_code(migrate.main, argv) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     evaluations = runs.read_jsonl(tmp_path / "run" / "evals.jsonl")
-    assert summary["preset"] == "tiny" and summary["proposals"] == 45
+    assert summary["preset"] == "tiny" and summary["target"] == "0b148d64" and summary["proposals"] == 45
     assert {e["origin"] for e in evaluations} == {"on-policy", "neighbor"}
     assert sum(e["valid"] for e in evaluations) > len(evaluations) / 2 and summary["best_score"] > 0.3
     assert all(e["candidate"].startswith("import numpy as np") for e in evaluations)
@@ -1553,7 +1553,7 @@ def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path, capsys):
     import arc_enumerate
     import report
     for budget in (16, 2):
-        arc_enumerate.main(["--seed", "15", "--budget", str(budget), "--out", str(tmp_path / str(budget))])
+        arc_enumerate.main(["--target", "3c9b0459", "--seed", "15", "--budget", str(budget), "--out", str(tmp_path / str(budget))])
     rows = {n: report.read_run(tmp_path / str(n), {}) for n in (16, 2)}
     assert rows[16]["found"] == rows[16]["pass2"] == 1 and rows[16]["guesses"] == 3 and rows[2]["found"] == rows[2]["pass2"] == 0
     assert rows[16]["group"] == "ARC-AGI-1 training" and rows[16]["best"] == "turn the grid upside down"

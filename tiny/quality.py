@@ -1,4 +1,4 @@
-"""Measures a bundled policy for its card: python tiny/quality.py [FOLDER]; python tiny/quality.py arc [FOLDER]"""
+"""Measures a bundled policy for its card: python tiny/quality.py [FOLDER], python tiny/quality.py arc|grids [FOLDER]"""
 import json
 import random
 import sys
@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
@@ -14,24 +15,47 @@ import migrate  # noqa: E402
 import tasks  # noqa: E402
 
 
+def synthetic_tasks(depth: int, n: int):
+    """(steps, task): three pairs to see and one to answer, of a seed that the policy was not trained on."""
+    rng = np.random.default_rng([999, depth])
+    for _ in range(n):
+        steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4)
+        pairs = [{"input": a.tolist(), "output": b.tolist()} for a, b in pairs]
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump({"train": pairs[:3], "test": pairs[3:]}, file)
+            file.flush()
+            yield steps, tasks.Arc(arc_file=file.name)
+
+
+def arc_policy(folder: str) -> migrate.Policy:
+    policy = migrate.load_policy(migrate.resolve({"task": "arc", "preset": "tiny"}, tasks.Arc()), folder)
+    tasks.Arc.fits = lambda self, text: migrate.fits(policy, text)
+    return policy
+
+
+def grids(folder: str, n: int = 60) -> None:
+    """What the true program costs under the task's own prompt and under that of the task before."""
+    policy = arc_policy(folder)
+    for depth in (1, 2, 3):
+        costs, other = [], None
+        for steps, task in synthetic_tasks(depth, n):
+            ids = migrate.encode_prompt(policy, task.prompt())
+            program = migrate.render_tokens(policy, task, arc_programs.text(steps))
+            with torch.no_grad():
+                costs.append([-migrate.token_logprobs(policy, x, [program])[0].sum().item() for x in (ids, other or ids)])
+            other = ids
+        own, others = np.mean(costs[1:], axis=0)
+        print(f"{depth} operations: {own:.1f} nats with the task's own grids, {others:.1f} with another task's", flush=True)
+
+
 def arc(folder: str, n_tasks: int = 40, n_samples: int = 16) -> None:
-    """Synthetic tasks of a seed that the policy was not trained on, three pairs to see and one to answer. Neighbours: of the
-    true program with its last operation left out (of the identity, where it has one)."""
+    """Neighbours are drawn for the true program with its last operation left out (for the identity, where it has one)."""
+    policy = arc_policy(folder)
     print(f"| operations | unique | run | solved, {n_samples} programs | the true program | solved, {n_samples} neighbours |\n"
           "|---|---|---|---|---|---|")
     for depth in (1, 2, 3):
-        rng, counts = np.random.default_rng([999, depth]), np.zeros(5)
-        for number in range(n_tasks):
-            steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4)
-            pairs = [{"input": a.tolist(), "output": b.tolist()} for a, b in pairs]
-            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-                json.dump({"train": pairs[:3], "test": pairs[3:]}, file)
-                file.flush()
-                task = tasks.Arc(arc_file=file.name)
-            if number == 0:
-                policy = migrate.load_policy(migrate.resolve({"task": "arc", "preset": "tiny"}, task), folder)
-            task.fits = lambda text: migrate.fits(policy, text)
-
+        counts = np.zeros(5)
+        for number, (steps, task) in enumerate(synthetic_tasks(depth, n_tasks)):
             def draw(prompt):
                 completions = migrate.sample(policy, migrate.encode_prompt(policy, prompt), n_samples, number)
                 return {p for c in completions for p in task.parse(policy.tokenizer.decode(c, skip_special_tokens=True))}
@@ -44,8 +68,8 @@ def arc(folder: str, n_tasks: int = 40, n_samples: int = 16) -> None:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["arc"]:
-        return arc(sys.argv[2] if len(sys.argv) > 2 else str(HERE / "arc"))
+    if sys.argv[1:2] in (["arc"], ["grids"]):
+        return (arc if sys.argv[1] == "arc" else grids)(sys.argv[2] if len(sys.argv) > 2 else str(HERE / "arc"))
     folder = sys.argv[1] if len(sys.argv) > 1 else str(HERE / "wordsearch")
     task, (row, table) = tasks.WordSearch(), tasks.word_vectors()
     policy = migrate.load_policy(migrate.resolve(dict(max_new_tokens=4), task), folder)     # fresh LoRA: the base
