@@ -39,11 +39,11 @@ def read_run(folder: Path, groups: dict[str, str]) -> dict:
     guesses = best["index"] + 1 - s["warm_start"] if budget else best["proposal"]
     preset = s["preset"] if s.get("model", "tiny") == "tiny" else f"{s['model']} {s['preset']}"
     row = {"task": s["task"], "target": s["target"], "group": groups.get(s["target"], "other"),
-            "protocol": f"{preset}, {limit} {'evaluations' if budget else 'proposals'}",
-            "method": label(s["method"], file.get("command", [])), "seed": s["seed"], "limit": limit,
-            "guesses": guesses if found else "", "found": int(found),
-            "best_score": round(best["score"], 4), "best": best["candidate"],
-            **{k: s[k] for k in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds")}}
+           "protocol": f"{preset}, {limit} {'evaluations' if budget else 'proposals'}",
+           "method": label(s["method"], file.get("command", [])), "seed": s["seed"], "limit": limit,
+           "guesses": guesses if found else "", "found": int(found),
+           "best_score": round(best["score"], 4), "best": best["candidate"],
+           **{k: s[k] for k in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds")}}
     return arc_row(row, evaluations) if s["task"] == "arc" else row
 
 
