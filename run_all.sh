@@ -101,6 +101,7 @@ arc() {         # every fourth task, by id, of both sets of ARC-AGI-1; then all 
     for method in migrate ns grpo random discover; do
       search arc/256 arc "$target" "$method" "$seed" --proposals "$(of 256 32)"
     done
+    echo "examples/arc_enumerate.py --target $target --seed $seed --budget $(of 256 32) --out $OUT/arc/256/enumerate/$target-$seed"
   done; done
   if [ -n "$SMOKE" ]; then return; fi
   for target in $(tasks 0 1); do

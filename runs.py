@@ -255,8 +255,9 @@ def print_summary(folder: Path) -> None:
     s = json.loads((folder / "summary.json").read_text())
     why = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
            "stale": "ended early, nothing new was proposed for many steps"}[s["stop"]]
-    print(f"{s['target']}, {why}: best {s['best']!r} with score {s['best_score']:.4f}, proposal {s['best_at_proposal']}\n"
+    program = s["best"] if "\n" in (s["best"] or "") else ""        # several lines read better as they are
+    print(f"{s['target']}, {why}: best {'(below)' if program else repr(s['best'])} with score {s['best_score']:.4f}, proposal {s['best_at_proposal']}\n"
           f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, {s['repeats']} repeats, "
           f"{s['invalid']} invalid), {s['steps']} steps, {s['seconds']:.0f} s")
     more = [f"{k} {v}" for k, v in list(s.items())[list(s).index("seconds") + 1:] if not isinstance(v, list)]
-    print(*([", ".join(more)] if more else []), f"run: {folder}", sep="\n")
+    print(*([", ".join(more)] if more else []), *(["", program, ""] if program else []), f"run: {folder}", sep="\n")

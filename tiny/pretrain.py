@@ -2,6 +2,7 @@
 
     python tiny/pretrain.py wordsearch --minutes 43        # needs WordNet 3.0 (Debian: wordnet-base)
     python tiny/pretrain.py molecule --data zinc250k.smi.gz --dim 128 --batch 128 --lr 4e-3 --minutes 48
+    python tiny/pretrain.py arc --minutes 74
 
 Trains in bf16 on the CPU, writes a checkpoint every minute, carries on from it when started again, and leaves a folder
 that `from_pretrained` loads and that could be pushed to the Hub as it is.
@@ -22,14 +23,22 @@ molecule: SMILES of drug-like molecules, uncharged and without stereochemistry, 
 
     prompt()                                 ->  a molecule of the list
     variation_prompt([parent])               ->  a molecule with the same core and another rest, or with one edit
+
+arc: synthetic tasks of arc_programs.py, never ARC's own. A token is two cells of a row or a fragment of a program:
+
+    prompt()                                 ->  the program that made the pairs of grids
+    variation_prompt([parent])               ->  the same program; the parent is it with an operation left out, replaced,
+                                                 added, or in another colour
 """
 from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import gzip
 import hashlib
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -41,12 +50,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+import arc_programs  # noqa: E402
 import objectives  # noqa: E402
 import tasks  # noqa: E402
 
@@ -546,6 +556,194 @@ def pretrain_molecule(args) -> None:
     save(model, tokenizer, args.out)
 
 
+# ------------------------------------------------------------------------------------------------ ARC
+
+# What this policy reads of a prompt: the pairs, and of the programs the last. It sees no test input and no sentence.
+ARC_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}<user>"
+    "{% for pair in m['content'].split('\n\nTest input:')[0].split('\nInput:')[1:] %}"
+    "{{ '\nInput:' + pair.split('\n\n')[0] }}{% endfor %}"
+    "{% if '```python\n' in m['content'] %}"
+    "<parent>{{ m['content'].split('```python\n')[-1].split('\n```')[0] }}{% endif %}"
+    "{% else %}<assistant>{{ m['content'] }}<eos>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}")
+PARENT = "<parent>"
+LONGEST = {120: 0.4, 200: 0.35, 440: 0.25}   # most tokens of the pairs in training, and how often: short ones teach more a second
+PARENTS = 2             # neighbour examples a task
+
+
+def arc_tokenizer() -> PreTrainedTokenizerFast:
+    """A token for two cells, or one, of a row (the line break before a row is part of its first token) and for each
+    fragment of a program. Whatever else stands in a text is unknown."""
+    c = tasks.COLORS
+    cells = [start + rest for start in ("\n", " ") for rest in (*(f"{a} {b}" for a in c for b in c), *c)]
+    special = [PAD, END, UNKNOWN, USER, ASSISTANT, PARENT]
+    tokens = [*special, "\nInput:", "\nOutput:", *cells, *arc_programs.all_fragments()]
+    tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate(tokens)}, unk_token=UNKNOWN))
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in tokens[len(special):]])      # the longest match wins
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN,
+                                   additional_special_tokens=special[3:], chat_template=ARC_TEMPLATE,
+                                   padding_side="left")
+
+
+def shard_file(folder: Path, seed: int, number: int) -> Path:
+    path = folder / f"{number:04d}.jsonl"
+    if not path.exists():
+        lines = [json.dumps(task) + "\n" for task in arc_programs.shard(seed, number)]
+        path.with_suffix(".new").write_text("".join(lines))
+        os.replace(path.with_suffix(".new"), path)
+    return path
+
+
+class ArcExamples:
+    """Draws batches of tasks, the pairs of each followed by several answers that see the pairs but not each other:
+
+        pairs | <assistant> program <eos> | <parent> worse program <assistant> program <eos> | ..
+
+    so that the pairs, by far the longest part, are encoded once.
+    """
+
+    def __init__(self, tokenizer, seed: int):
+        self.seed, self.id = seed, {t: i for t, i in tokenizer.get_vocab().items()}
+        c = tasks.COLORS
+        self.row = {(start, a, b): self.id[start + c[int(a)] + (" " + c[int(b)] if b else "")]
+                    for start in "\n " for a in "0123456789" for b in ("", *"0123456789")}
+
+    def grid(self, text: str) -> list[int]:
+        """Rows of digits -> the token ids of the same rows in words of colours."""
+        return [self.row["\n" if j == 0 else " ", row[j], row[j + 1:j + 2]]
+                for row in text.split("/") for j in range(0, len(row), 2)]
+
+    def pairs(self, pairs: list, rng: random.Random) -> list[int] | None:
+        """Two or three pairs in any order, the largest left out where they are too long (as tasks.Arc does)."""
+        pairs = [[self.id["\nInput:"], *self.grid(a), self.id["\nOutput:"], *self.grid(b)] for a, b in pairs]
+        pairs = rng.sample(pairs, rng.choice([2, 3, 3]))
+        longest = rng.choices(list(LONGEST), list(LONGEST.values()))[0]
+        while sum(map(len, pairs)) > longest:
+            pairs.remove(max(pairs, key=len))
+        return [self.id[USER], *itertools.chain(*pairs)] if len(pairs) >= (1 if longest == max(LONGEST) else 2) else None
+
+    def program(self, steps) -> list[int]:
+        return [self.id[f] for f in arc_programs.fragments(steps)]
+
+    def parent(self, steps: list, rng: random.Random) -> list:
+        """A worse program: an operation is missing (most often, where there are two), another one, one too many."""
+        def any_step():
+            name = rng.choice(list(arc_programs.OPERATIONS))
+            return name, tuple(rng.sample(range(1, 10), arc_programs.OPERATIONS[name].colours))
+        i, what = rng.randrange(len(steps)), rng.random()
+        if what < 0.45 and len(steps) > 1:
+            return steps[:i] + steps[i + 1:]
+        if what < 0.6 and steps[i][1]:
+            return steps[:i] + [(steps[i][0], tuple(rng.sample(range(1, 10), len(steps[i][1]))))] + steps[i + 1:]
+        if what < 0.85:
+            return steps[:i] + [any_step()] + steps[i + 1:]
+        i += rng.randrange(2)
+        return steps[:i] + [any_step()] + steps[i:]
+
+    def example(self, task: dict, rng: random.Random):
+        """(ids, segments: 0 the pairs and 1, 2, .. the answers, positions, labels), or None if no pair is short enough."""
+        ids = self.pairs(task["pairs"], rng)
+        if ids is None:
+            return None
+        steps = [(name, tuple(colours)) for name, colours in task["steps"]]
+        answer, start = [self.id[ASSISTANT], *self.program(steps), self.id[END]], len(ids)
+        segments, positions, labels = [0] * start, list(range(start)), [-100] * start
+        for k in range(1 + PARENTS):
+            shown = [self.id[PARENT], *self.program(self.parent(steps, rng))] if k else []
+            ids = ids + shown + answer
+            n = len(shown) + len(answer)
+            segments += [k + 1] * n
+            positions += range(start, start + n)
+            labels += [-100] * len(shown) + answer[1:] + [-100]         # each token's label is the next one
+        return ids, segments, positions, labels
+
+    def batches(self, paths, tokens: int):
+        """Batches of about as many tokens, made of examples of similar length, for ever new tasks."""
+        for number, path in enumerate(paths):
+            rng = random.Random(f"{self.seed} {number}")
+            examples = [self.example(json.loads(line), rng) for line in path.open()]
+            examples = sorted((e for e in examples if e), key=lambda e: len(e[0]))
+            batches = []
+            while examples:
+                size = max(1, tokens // len(examples[-1][0]))
+                batches.append(examples[-size:])
+                del examples[-size:]
+            rng.shuffle(batches)
+            yield from map(self.tensors, batches)
+
+    def tensors(self, batch: list):
+        """ids, segments, positions, labels (B, L) and the mask (B, 1, L, L) of what each token sees."""
+        longest = max(len(e[0]) for e in batch)
+        padded = [torch.tensor([e[i] + [fill] * (longest - len(e[i])) for e in batch]) for i, fill in enumerate((0, -1, 0, -100))]
+        segments = padded[1]
+        sees = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])         # (B, L, L)
+        sees = (sees & torch.ones(longest, longest, dtype=torch.bool).tril())[:, None]
+        return *padded, torch.zeros(sees.shape).masked_fill_(~sees, float("-inf"))
+
+
+def arc_model(tokenizer, args) -> LlamaForCausalLM:
+    """Two cells of a row start as the sum of one vector for each, so that what they have in common is there from the first step."""
+    torch.manual_seed(args.seed)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=args.dim, intermediate_size=3 * args.dim, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=False,
+        attention_dropout=0.0, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+    model.config._attn_implementation = "eager"     # with a mask of its own and sequences this short, the faster one
+    start, left, right = 0.02 * torch.randn(args.dim), 0.02 * torch.randn(10, args.dim), 0.02 * torch.randn(10, args.dim)
+    with torch.no_grad():
+        for token, i in tokenizer.get_vocab().items():
+            words = token.split()
+            if words and all(w in tasks.COLORS for w in words):
+                numbers = [tasks.COLORS.index(w) for w in words]
+                model.model.embed_tokens.weight[i] = left[numbers[0]] + (right[numbers[1]] if numbers[1:] else 0) + (
+                    start if token[0] == "\n" else 0)
+    return model
+
+
+def pretrain_arc(args) -> None:
+    tokenizer = arc_tokenizer()
+    examples, model = ArcExamples(tokenizer, args.seed), arc_model(tokenizer, args)
+    check_arc(tokenizer, examples)
+    print(f"{len(arc_programs.OPERATIONS)} operations, {len(tokenizer)} tokens, {model.num_parameters():,} parameters")
+    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
+    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "layers" in name)]
+    optimizers = [torch.optim.Muon(hidden, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+                  torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)]
+    args.data.mkdir(parents=True, exist_ok=True)
+    checkpoint = args.out / "checkpoint.pt"
+    done = torch.load(checkpoint)["step"] if checkpoint.exists() else 0
+
+    def losses(generator):
+        ids, segments, positions, labels, mask = next(batches)
+        states = model.model(input_ids=ids, position_ids=positions, attention_mask=mask.to(torch.bfloat16)).last_hidden_state
+        at = labels >= 0
+        of_token = F.cross_entropy(model.lm_head(states[at]).float(), labels[at], reduction="none")
+        alone = segments[at] == 1
+        task, neighbour = of_token[alone].mean(), of_token[~alone].mean()
+        return {"loss": task + neighbour, "task": task, "neighbour": neighbour}
+
+    with multiprocessing.Pool(1, os.nice, (10,)) as pool:       # makes the tasks, ahead of the training
+        paths = pool.imap(functools.partial(shard_file, args.data, args.seed), range(10_000))
+        batches = itertools.islice(examples.batches(paths, args.batch), done, None)
+        train(model, losses, args, optimizers=optimizers)
+        pool.terminate()
+    save(model, tokenizer, args.out)
+
+
+def check_arc(tokenizer, examples: ArcExamples) -> None:
+    """What the policy is trained on is what migrate.py will show it: the same ids for a task's real prompts."""
+    task = tasks.Arc()
+    digits = [["/".join("".join(map(str, row)) for row in grid) for grid in pair] for pair in task.train]
+    pairs = [i for a, b in digits for i in (examples.id["\nInput:"], *examples.grid(a), examples.id["\nOutput:"], *examples.grid(b))]
+    steps = arc_programs.all_steps()[:3]
+    assert chat_ids(tokenizer, task.prompt()) == [examples.id[USER], *pairs, examples.id[ASSISTANT]]
+    assert chat_ids(tokenizer, task.variation_prompt([arc_programs.text(steps)])) == [
+        examples.id[USER], *pairs, examples.id[PARENT], *examples.program(steps), examples.id[ASSISTANT]]
+    assert tokenizer.decode(examples.program(steps)) == arc_programs.text(steps)
+
+
 # ------------------------------------------------------------------------------------- shared: training
 
 def train(model, losses, args, after_step=lambda: None, optimizers=None) -> None:
@@ -603,12 +801,12 @@ def save(model, tokenizer, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["wordsearch", "molecule"])
-    parser.add_argument("--data", type=Path, default=Path("/usr/share/wordnet"),
-                        help="wordsearch: folder of WordNet's files; molecule: zinc250k.smi.gz")
+    parser.add_argument("task", choices=["wordsearch", "molecule", "arc"])
+    parser.add_argument("--data", type=Path, help="wordsearch: folder of WordNet's files (default: /usr/share/wordnet); "
+                                                  "molecule: zinc250k.smi.gz; arc: where tasks are kept (default: OUT/tasks)")
     parser.add_argument("--out", type=Path, help="default: tiny/TASK")
     parser.add_argument("--minutes", type=float, default=25, help="of training time")
-    parser.add_argument("--batch", type=int, default=192)
+    parser.add_argument("--batch", type=int, help="examples (default: 192); arc: tokens (default: 8192)")
     parser.add_argument("--vocabulary", type=int, default=512, help="molecule: number of tokens")
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -616,7 +814,9 @@ def main() -> None:
     parser.add_argument("--log-every", type=float, default=1.0, help="seconds between two updates of the bar")
     args = parser.parse_args()
     args.out = args.out or HERE / args.task
-    {"wordsearch": pretrain_wordsearch, "molecule": pretrain_molecule}[args.task](args)
+    args.data = args.data or (args.out / "tasks" if args.task == "arc" else Path("/usr/share/wordnet"))
+    args.batch = args.batch or (8192 if args.task == "arc" else 192)
+    {"wordsearch": pretrain_wordsearch, "molecule": pretrain_molecule, "arc": pretrain_arc}[args.task](args)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
-"""Measures a bundled policy for its card: python tiny/quality.py [FOLDER]; python tiny/quality.py molecule [FOLDER [NEIGHBOURS_TXT]]"""
+"""Measures a bundled policy for its card.
+
+    python tiny/quality.py [FOLDER]                                 # tiny/wordsearch
+    python tiny/quality.py molecule [FOLDER [NEIGHBOURS_TXT]]
+    python tiny/quality.py arc [FOLDER]
+"""
+import json
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+import arc_programs  # noqa: E402
 import migrate  # noqa: E402
 import tasks  # noqa: E402
 
@@ -47,9 +55,40 @@ def draw(policy, task, prompt: str, n: int, seed: int = 0) -> list[str | None]:
     return [f[0] if f else None for f in found]
 
 
+def arc(folder: str, n_tasks: int = 40, n_samples: int = 16) -> None:
+    """Synthetic tasks of a seed that the policy was not trained on, three pairs to see and one to answer. Neighbours: of the
+    true program with its last operation left out (of the identity, where it has one)."""
+    print(f"| operations | unique | run | solved, {n_samples} programs | the true program | solved, {n_samples} neighbours |\n"
+          "|---|---|---|---|---|---|")
+    for depth in (1, 2, 3):
+        rng, counts = np.random.default_rng([999, depth]), np.zeros(5)
+        for number in range(n_tasks):
+            steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4)
+            pairs = [{"input": a.tolist(), "output": b.tolist()} for a, b in pairs]
+            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+                json.dump({"train": pairs[:3], "test": pairs[3:]}, file)
+                file.flush()
+                task = tasks.Arc(arc_file=file.name)
+            if number == 0:
+                policy = migrate.load_policy(migrate.resolve({"task": "arc", "preset": "tiny"}, task), folder)
+            task.fits = lambda text: migrate.fits(policy, text)
+
+            def draw(prompt):
+                completions = migrate.sample(policy, migrate.encode_prompt(policy, prompt), n_samples, number)
+                return {p for c in completions for p in task.parse(policy.tokenizer.decode(c, skip_special_tokens=True))}
+            programs, neighbours = draw(task.prompt()), draw(task.variation_prompt([arc_programs.text(steps[:-1])]))
+            scores, of_neighbours = dict(task.score(list(programs))), dict(task.score(list(neighbours)))
+            counts += (len(programs) / n_samples, sum(s.valid for s in scores.values()) / max(1, len(programs)),
+                       any(map(task.solved, scores.values())), arc_programs.text(steps) in programs,
+                       any(map(task.solved, of_neighbours.values())))
+        print(f"| {depth} | " + " | ".join(f"{c / n_tasks:.0%}" for c in counts) + " |", flush=True)
+
+
 def main() -> None:
     if sys.argv[1:2] == ["molecule"]:
         return molecule(sys.argv[2] if len(sys.argv) > 2 else str(HERE / "molecule"), *sys.argv[3:])
+    if sys.argv[1:2] == ["arc"]:
+        return arc(sys.argv[2] if len(sys.argv) > 2 else str(HERE / "arc"))
     folder = sys.argv[1] if len(sys.argv) > 1 else str(HERE / "wordsearch")
     task, (row, table) = tasks.WordSearch(), tasks.word_vectors()
     policy = migrate.load_policy(migrate.resolve(dict(max_new_tokens=4), task), folder)     # fresh LoRA: the base
