@@ -200,7 +200,8 @@ Best candidates:
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{base}")
-policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{repo}")''', "python")}
+policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"{', dtype="float32"' if bundled else ""}),
+                                   "{repo}")''', "python")}
 
 {fenced(f'''python migrate.py sample {repo} -n 20
 {shlex.join([*command, "--init-adapter", repo])}''', "bash")}

@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
             hub.faults = json.loads(body)
             return self.answer(200)
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        if self.command in ("POST", "PUT") and not path.startswith("/lfs/") and token != TOKEN:
+        if self.command in ("POST", "PUT") and not path.startswith("/blob/") and token != TOKEN:
             return self.answer(401, {"error": "Invalid username or password."},
                                X_Error_Message="Invalid credentials in Authorization header")
         parts = path.strip("/").split("/")
@@ -85,12 +85,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.create_repo(json.loads(body))
         if path == "/api/validate-yaml":
             return self.answer(200, {"errors": [], "warnings": []})
-        if parts[0] == "lfs":
+        if parts[0] == "blob":
             return self.lfs_object(parts[1], body)
         if path.endswith(".git/info/lfs/objects/batch"):
             return self.answer(200, {"transfer": "basic", "objects": [
                 {**o, **({} if o["oid"] in hub.objects else {"actions": {
-                    "upload": {"href": f"{hub.url}/lfs/{o['oid']}"}, "verify": {"href": f"{hub.url}/lfs/verify"}}})}
+                    "upload": {"href": f"{hub.url}/blob/{o['oid']}"}, "verify": {"href": f"{hub.url}/blob/verify"}}})}
                 for o in json.loads(body)["objects"]]})
         repo = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
         if repo not in hub.repos:
@@ -160,5 +160,5 @@ class Handler(BaseHTTPRequestHandler):
         digest = hashlib.sha256(data).hexdigest()
         if path.endswith(".safetensors"):
             return self.answer(302, X_Repo_Commit=self.server.sha(repo), X_Linked_Etag=f'"{digest}"', X_Linked_Size=len(data),
-                               Location=f"{self.server.url}/lfs/{digest}".replace("127.0.0.1", "localhost"))
+                               Location=f"{self.server.url}/blob/{digest}".replace("127.0.0.1", "localhost"))
         self.answer(200, data, X_Repo_Commit=self.server.sha(repo), ETag=f'"{digest}"')
