@@ -20,10 +20,9 @@ import shlex
 import time
 from pathlib import Path
 
-import httpx2
 from huggingface_hub import (CommitOperationAdd, EvalResult, HfApi, ModelCard, ModelCardData, get_token,
                              hf_hub_download)
-from huggingface_hub.errors import (EntryNotFoundError, GatedRepoError, HfHubHTTPError, HFValidationError,
+from huggingface_hub.errors import (EntryNotFoundError, GatedRepoError, HfHubHTTPError, HFValidationError, HTTPError,
                                     LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError)
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
@@ -57,7 +56,7 @@ def push(folder: Path, repo: str, base: str = "", private: bool = False) -> str:
             return HfApi().create_commit(repo, operations, commit_message="A MiGrATe search: adapter, card, evaluations").commit_url
         except UserError:
             raise
-        except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+        except (HTTPError, OSError, RuntimeError, ValueError) as error:
             reason, may_pass = explain_push(error, repo)
             if wait is None or not may_pass:
                 raise UserError(f"{reason}; {folder} is untouched, try again with {again}") from error
@@ -109,7 +108,7 @@ def explain_push(error: BaseException, repo: str) -> tuple[str, bool]:
                 return (f"the token has no right to write to {repo} (403): use one with write access, or a name of your "
                         "own user or organisation"), False
             return f"the Hub answered with an error ({status})", status >= 500 or status == 429
-    if any(isinstance(e, httpx2.HTTPError) for e in chain):
+    if any(isinstance(e, HTTPError) for e in chain):
         return "the connection to the Hub broke", True
     return f"the push failed ({type(error).__name__}: {one_line(error)})", False
 
@@ -253,27 +252,27 @@ def adapter_folder(source: str) -> Path:
 
 
 def download(repo: str, file: str) -> str:
+    """The local copy of a file on the Hub; EntryNotFoundError if only the file is missing."""
     try:
         return hf_hub_download(repo, file)
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError, RepositoryNotFoundError, httpx2.TransportError) as error:
+    except (LocalEntryNotFoundError, HFValidationError, RepositoryNotFoundError, OfflineModeIsEnabled) as error:
         raise UserError(f"{repo} is neither a folder with an adapter nor a Hub repository that can be reached (check the "
                         "name, the network, HF_TOKEN)") from error
-    except HfHubHTTPError as error:
-        if isinstance(error, EntryNotFoundError):
-            raise
-        raise UserError(f"{repo} cannot be read from the Hub (error {error.response.status_code})") from error
+    except EntryNotFoundError:
+        raise
+    except HTTPError as error:
+        raise UserError(f"{repo} cannot be read from the Hub just now ({one_line(error)})") from error
 
 
 def load_adapter(model, source: str) -> None:
     """Puts saved LoRA weights into a model that has fresh ones. Raises UserError unless base and shape are the same."""
     import peft
-    import safetensors.torch
     folder = adapter_folder(source)
     try:
         saved = json.loads((folder / ADAPTER[0]).read_text())
         base, r, alpha, targets = (saved[k] for k in ("base_model_name_or_path", "r", "lora_alpha", "target_modules"))
-        weights = safetensors.torch.load_file(folder / ADAPTER[1])
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        weights = peft.load_peft_weights(str(folder), device="cpu")
+    except Exception as error:      # a stranger's files
         raise UserError(f"{source} holds no readable LoRA adapter: {one_line(error)}") from error
     mine, config = peft.get_peft_model_state_dict(model, save_embedding_layers=False), model.peft_config["default"]
     if Path(base or "?").name != Path(config.base_model_name_or_path).name:

@@ -72,8 +72,9 @@ class Run:
             import trackio
         except ImportError as error:
             raise UserError("--track needs trackio: pip install trackio==0.43.0, or leave --track out") from error
-        self.tracker = trackio.init(project=project, name=self.folder.name, config=settings, resume="allow",
-                                    auto_log_gpu=False, auto_log_cpu=False)
+        trackio.init(project=project, name=self.folder.name, config=settings, resume="allow", auto_log_gpu=False,
+                     auto_log_cpu=False)
+        self.tracker = trackio
 
     def discard_if_empty(self) -> None:
         """Frees the folder of a run that never began, for the next try with other settings."""
@@ -94,7 +95,8 @@ class Run:
             self.steps_logged = line["step"]
             if self.tracker:
                 nested = {f"{k}/{name}": v for k, part in line.items() if isinstance(part, dict) for name, v in part.items()}
-                self.tracker.log({k: v for k, v in line.items() if not isinstance(v, dict)} | nested, step=line["step"])
+                flat = {k: v for k, v in line.items() if k != "step" and not isinstance(v, dict)}
+                self.tracker.log(flat | nested, step=line["step"])
 
     def save_checkpoint(self, state: dict, force: bool = False) -> None:
         """At most every two seconds, and for at most a twentieth of the time: steps in between can be taken again."""
