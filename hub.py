@@ -300,8 +300,13 @@ def sample(source: str, n: int, seed: int, task_file: str = "", model: str = "")
         if not local and config.task not in tasks.TASKS and not task_file:
             raise UserError(f"{source} searched a task of its own ({config.task}): name the file, --task path/to/file.py")
         task = tasks.load_task_class(task_file or config.task)(**record["options"])
-    except (OSError, EntryNotFoundError, ValueError, KeyError, TypeError) as error:
+        base = str(json.loads((folder / ADAPTER[0]).read_text())["base_model_name_or_path"])
+    except UserError:
+        raise
+    except Exception as error:      # a stranger's files
         raise UserError(f"{source} holds no search that can be read: {one_line(error)}") from error
+    if not local and not base.startswith("tiny/"):      # what the search called its model may be a folder elsewhere
+        model = model or base
     config = dataclasses.replace(config, model=model or config.model, init_adapter=str(folder))
     policy = migrate.load_policy(config, migrate.model_source(config, task))
     task.fits = functools.partial(migrate.fits, policy)

@@ -1452,7 +1452,7 @@ def test_hugging_face_jobs_bring_their_runs_back(searches, tmp_path, monkeypatch
 IN_A_FRESH_PROCESS = """
 import contextlib, io, json, os, sys, time, urllib.request
 import hub, migrate, runs
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download
 assert not constants.HF_HUB_OFFLINE and not os.path.exists(os.environ["HF_HOME"])     # an empty cache
 time.sleep = lambda seconds: None       # neither we nor the client wait before another try
 
@@ -1481,8 +1481,11 @@ faults(["repos/create", 500], ["repos/create", 500], ["/preupload/", 500], ["/pr
        ["/lfs/", "close"], ["/commit/", "close"])
 said["mended"] = command("push", run, "alice/found")
 said["again"] = command("push", run, "alice/found")
-os.environ["HF_TOKEN"] = ""
 said["card"] = open(hf_hub_download("alice/found", "README.md")).read()
+HfApi().create_repo("alice/words")
+HfApi().upload_folder(repo_id="alice/words", folder_path="tiny/wordsearch")
+said["base"] = command("push", run, "alice/found", "--base", "alice/words")
+said["card with base"] = open(hf_hub_download("alice/found", "README.md")).read()
 print(json.dumps(said))
 """
 LOAD = IN_A_FRESH_PROCESS + """
@@ -1493,13 +1496,13 @@ config = migrate.Config(**json.loads(sys.argv[1]))
 task = tasks.WordSearch()
 source = migrate.model_source(config, task)
 prompt, rows, found = task.prompt(), [[5, 1], [300, 1], [4000, 77, 1]], {}
-for name, adapter in (("hub", "alice/found"), ("disk", sys.argv[2]), ("fresh", None)):
+for name, adapter, base in (("hub", "alice/found", "alice/words"), ("disk", sys.argv[2], source), ("fresh", None, source)):
     config.init_adapter = adapter
-    policy = migrate.load_policy(config, source)
+    policy = migrate.load_policy(config, base)
     prompt_ids = migrate.encode_prompt(policy, prompt)
     logprobs, _, mask = migrate.token_logprobs(policy, prompt_ids, rows)
     found[name] = (logprobs * mask).sum(1).tolist()
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("tiny/wordsearch", dtype="float32"), "alice/found").eval()
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("alice/words", dtype="float32"), "alice/found").eval()
 with torch.no_grad():
     found["peft"] = [model(torch.tensor([prompt_ids + row])).logits[0].log_softmax(-1)[range(len(prompt_ids) - 1,
                      len(prompt_ids) + len(row) - 1), row].sum().item() for row in rows]
@@ -1532,8 +1535,9 @@ def test_a_run_is_pushed_and_loads_back_in_a_fresh_process_whatever_goes_wrong_i
             code, text = said[fault]
             assert code == 2 and text.startswith("error: ") and text.count("\n") == 1 and words in text, (fault, text)
             assert f"python migrate.py push {folder} " in text, fault
-        assert server.repos.keys() == {"alice/taken", "alice/found"} and server.repos["alice/taken"]["README.md"] == b"something else"
-        assert [said[name][0] for name in ("mended", "again")] == [0, 0] and server.commits["alice/found"] == 2, said
+        assert server.repos.keys() == {"alice/taken", "alice/found", "alice/words"} and server.repos["alice/taken"]["README.md"] == b"something else"
+        assert [said[name][0] for name in ("mended", "again", "base")] == [0, 0, 0], said
+        assert server.commits["alice/found"] == 3       # the creation, the push, and that with a base; none for nothing new
         assert files == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         everything = output + "".join(p.read_bytes().decode("latin-1") for p in tmp_path.rglob("*") if p.is_file())
         everything += "".join(data.decode("latin-1") for data in server.repos["alice/found"].values())
@@ -1545,6 +1549,8 @@ def test_a_run_is_pushed_and_loads_back_in_a_fresh_process_whatever_goes_wrong_i
         assert str(HERE) not in there["adapter_config.json"].decode() and str(folder) not in said["card"]
         card = ModelCard(said["card"])
         assert card.data.license == "apache-2.0" and card.data.library_name == "peft" and card.data.base_model is None
+        assert ModelCard(said["card with base"]).data.base_model == "alice/words"
+        assert json.loads(there["adapter_config.json"])["base_model_name_or_path"] == "alice/words"
         summary = json.loads((folder / "summary.json").read_text())
         metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}
         assert metrics["best_score"] == summary["best_score"] and metrics["evaluations"] == summary["evaluations"]
