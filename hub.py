@@ -54,8 +54,6 @@ def push(folder: Path, repo: str, base: str = "", private: bool = False) -> str:
                                 f"python migrate.py push {shlex.quote(str(folder))} {repo}-2")
             operations = [CommitOperationAdd(name, data) for name, data in files.items()]
             return HfApi().create_commit(repo, operations, commit_message="A MiGrATe search: adapter, card, evaluations").commit_url
-        except UserError:
-            raise
         except (HTTPError, OSError, RuntimeError, ValueError) as error:
             reason, may_pass = explain_push(error, repo)
             if wait is None or not may_pass:
@@ -117,10 +115,11 @@ def artifact(folder: Path, repo: str, base: str) -> dict[str, bytes]:
     """{path in the repository: content} of all that is pushed."""
     record, evals, _, summary = page.read(folder)
     adapter = json.loads((folder / "adapter" / ADAPTER[0]).read_text())
-    trained_on = adapter["base_model_name_or_path"]
+    trained_on, bundled = adapter["base_model_name_or_path"], record["config"]["model"] == "tiny"
+    if bundled:
+        trained_on = str(HERE / "tiny" / Path(trained_on).name)     # wherever the checkout was at the time
     hub_name, licence = describe_base(base or trained_on)
     # no path of this machine: the name on the Hub; tiny/NAME, a path in every checkout of the project; or the bare name
-    bundled = Path(trained_on).resolve().parent == HERE / "tiny"
     name = hub_name or ("tiny/" if bundled else "") + Path(trained_on).name
     adapter["base_model_name_or_path"] = name
     card = model_card(repo, record, summary, evals, name, bool(hub_name), bundled, licence)

@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 
 import tasks
-from runs import read_jsonl, write_atomically
+from runs import write_atomically
 
 ORIGINS = {"warm-start": "warm start", "on-policy": "on-policy", "neighbor": "neighbours", "greedy": "greedy replays"}
 
@@ -151,9 +151,12 @@ def thinned(points: list[tuple[float, float]], n: int = 160) -> list[tuple[float
 
 def read(folder: Path) -> tuple[dict, list[dict], list[dict], dict]:
     """config.json, evaluations in order, steps, summary.json (empty while the run is not finished)."""
+    def whole_lines(file):      # unlike runs.read_jsonl this never writes: the run may be going on
+        data = file.read_bytes() if file.exists() else b""
+        return [json.loads(line) for line in data[:data.rfind(b"\n") + 1].splitlines()]
     summary = folder / "summary.json"
     return (json.loads((folder / "config.json").read_text()),
-            sorted(read_jsonl(folder / "evals.jsonl"), key=lambda e: e["index"]), read_jsonl(folder / "steps.jsonl"),
+            sorted(whole_lines(folder / "evals.jsonl"), key=lambda e: e["index"]), whole_lines(folder / "steps.jsonl"),
             json.loads(summary.read_text()) if summary.exists() else {})
 
 
@@ -372,25 +375,19 @@ def write(folder: Path, file: str = "", task: tasks.Task | None = None) -> Path:
 
 # ------------------------------------------------------------------------------------------ several runs
 
-def progress(folder: Path, n: int = 100) -> dict:
-    """A run as points of a comparison: best score so far and whether it is solved, after 0, 1/n, .., n/n of what was fixed."""
+def progress(folder: Path, row: dict, n: int = 100) -> dict:
+    """A run as points of a comparison: best score so far and whether it is solved, after 0, 1/n, .., n/n of what was fixed.
+    row: the run as report.py's tables name it."""
     record, evals, _, summary = read(folder)
-    config = record["config"]
-    limit = config.get("budget") or config["proposals"]
-    warm = sum(e["step"] == 0 for e in evals)
-    grid, best, solved, at = [], 0.0, False, 0
+    budget, limit, warm = record["config"].get("budget"), row["limit"], sum(e["step"] == 0 for e in evals)
+    grid, best, solved, at = [], 0.0, 0.0, 0
     for k in range(n + 1):
-        while at < len(evals):
-            e = evals[at]
-            if (max(0, e["index"] + 1 - warm) if config.get("budget") else e["proposal"]) > limit * k / n:
-                break
-            best = max(best, e["score"])
-            solved = solved or bool(summary.get("solved")) and e["candidate"] == summary["best"]
+        while at < len(evals) and (max(0, at + 1 - warm) if budget else evals[at]["proposal"]) <= limit * k / n:
+            best = max(best, evals[at]["score"])
+            solved = float(solved or summary["solved"] and evals[at]["candidate"] == summary["best"])
             at += 1
-        grid.append((best, float(solved)))
-    what = "evaluations" if config.get("budget") else "proposals"
-    return {"task": summary["task"], "target": summary["target"], "protocol": f"{config['preset']}, {limit} {what}",
-            "what": what, "limit": limit, "method": config["method"], "seed": config["seed"], "grid": grid}
+        grid.append((best, solved))
+    return {**row, "what": "evaluations" if budget else "proposals", "grid": grid}
 
 
 def comparison_curve(runs: list[dict], which: int, y_label: str) -> str:
@@ -438,8 +435,9 @@ def tables(text: str) -> str:
     return "".join(parts)
 
 
-def comparison_page(folders: list[Path], text: str) -> str:
-    runs = [progress(folder) for folder in folders]
+def comparison_page(rows: dict[Path, dict], text: str) -> str:
+    """rows: {run folder: its row in report.py's tables}; text: the tables."""
+    runs = [progress(folder, row) for folder, row in rows.items()]
     parts = [f"<h1>{len(runs)} runs</h1>{tables(text)}"]
     for key in dict.fromkeys((r["task"], r["protocol"]) for r in runs):
         of = [r for r in runs if (r["task"], r["protocol"]) == key]

@@ -127,12 +127,12 @@ def main(argv: list[str]) -> None:
     elif len(folders) == 1:
         print(page.write(folders[0], args.html))
     else:
-        finished = [folder for folder in folders if (folder / "summary.json").exists()]
+        rows = {folder: read_run(folder, {}) for folder in folders if (folder / "summary.json").exists()}
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             compare(args)
         print(printed.getvalue(), end="")
         file = Path(args.html or "comparison.html")
-        file.write_text(page.comparison_page(finished, printed.getvalue()))
+        file.write_text(page.comparison_page(rows, printed.getvalue()))
         print(file)
 
 
