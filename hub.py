@@ -53,7 +53,7 @@ def push(folder: Path, repo: str, base: str = "", private: bool = False) -> str:
                 raise UserError(f"the name {repo} is taken by a repository that holds something else; choose another: "
                                 f"python migrate.py push {shlex.quote(str(folder))} {repo}-2")
             operations = [CommitOperationAdd(name, data) for name, data in files.items()]
-            return HfApi().create_commit(repo, operations, commit_message="A MiGrATe search: adapter, card, evaluations").commit_url
+            return HfApi().create_commit(repo, operations, commit_message="A MiGrATe search").commit_url
         except (HTTPError, OSError, RuntimeError, ValueError) as error:
             reason, may_pass = explain_push(error, repo)
             if wait is None or not may_pass:
@@ -63,7 +63,8 @@ def push(folder: Path, repo: str, base: str = "", private: bool = False) -> str:
 
 def check_pushable(folder: Path, repo: str) -> None:
     if not (folder / "summary.json").exists():
-        raise UserError(f"{folder} holds no finished run" + (": end it with --resume first" if (folder / "config.json").exists() else ""))
+        begun = (folder / "config.json").exists()
+        raise UserError(f"{folder} holds no finished run{': end it with --resume first' if begun else ''}")
     if not (folder / "adapter" / ADAPTER[1]).exists():
         raise UserError(f"{folder} has no adapter: its method trains nothing (migrate and grpo do)")
     try:
@@ -75,8 +76,8 @@ def check_pushable(folder: Path, repo: str) -> None:
 
 
 def claim(repo: str, files: dict, private: bool) -> bool:
-    """Creates the repository. False if the name is taken: the repository exists and neither is empty nor holds this very run
-    (a push that was cut off is tried again, and one may be repeated)."""
+    """Creates the repository. False if the name is taken: it exists, is not empty and does not hold this very run (a push
+    that was cut off is tried again, and one may be repeated)."""
     api = HfApi()
     try:
         api.create_repo(repo, private=private or None)
@@ -149,72 +150,82 @@ def fenced(text: str, kind: str = "") -> str:
     return f"{fence}{kind}\n{text}\n{fence}"
 
 
+CARD = """---
+{metadata}
+---
+
+# {name}
+
+LoRA weights of {base}, adapted by [MiGrATe](https://arxiv.org/abs/2508.08641) **while it searched one problem**
+({what}). There was no training data: all that these weights learned from is what the policy proposed and the black box
+scored. They are the memory of that search, and no better at anything else.
+
+![Score of every evaluation](search.svg)
+
+{results}
+
+Best candidates:
+
+{best}
+
+## Load it, draw from it, go on from it
+
+{load}
+
+{go_on}
+
+## How it was made
+
+{command}
+
+{settings}
+
+Versions: {versions}. Under `search/`: `config.json`, `summary.json`, every evaluation (`evals.jsonl`) and every step
+(`steps.jsonl`). What a search found is as good as its scorer: check it before use.{licence}
+"""
+LOAD = """from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+base = AutoModelForCausalLM.from_pretrained("{base}"{dtype})
+policy = PeftModel.from_pretrained(base, "{repo}")"""
+
+
 def model_card(repo: str, record: dict, summary: dict, evals: list[dict], base: str, on_hub: bool, bundled: bool,
                licence: dict) -> ModelCard:
+    """The README.md of the repository, with the numbers of the search as model-index metadata."""
     config, name = record["config"], repo.split("/")[-1]
     task, target = (" ".join(str(summary[k]).split()) for k in ("task", "target"))
     what = f"{task}: {target}" if target else task
     results = {"best score": summary["best_score"], "proposals until the best": summary["best_at_proposal"],
                "evaluations": summary["evaluations"], "proposals": summary["proposals"]}
-    data = ModelCardData(
-        base_model=base if on_hub else None, library_name="peft", pipeline_tag="text-generation",
+    metadata = ModelCardData(
+        base_model=base if on_hub else None, library_name="peft", pipeline_tag="text-generation", model_name=name,
         tags=["lora", "migrate", "grpo", "test-time-training", "black-box-optimization", re.sub(r"[^\w-]+", "-", task)],
-        model_name=name, **({"license": "other"} | licence), eval_results=[
-            EvalResult(task_type="text-generation", task_name="black-box search", dataset_type=re.sub(r"[^\w.-]+", "-", what),
-                       dataset_name=what, metric_type=metric.replace(" ", "_"), metric_name=metric, metric_value=value)
-            for metric, value in results.items() if value is not None])
-    best = sorted((e for e in evals if e["valid"]), key=lambda e: (-e["score"], e["index"]))[:10 if "\n" not in str(summary["best"]) else 2]
+        **({"license": "other"} | licence), eval_results=[
+            EvalResult(task_type="text-generation", task_name="black-box search", dataset_name=what, metric_value=value,
+                       dataset_type=re.sub(r"[^\w.-]+", "-", what), metric_type=metric.replace(" ", "_"),
+                       metric_name=metric) for metric, value in results.items() if value is not None])
     where = (f"[{base}](https://huggingface.co/{base})" if on_hub else
              f"`{base}`, a policy bundled with MiGrATe (run what follows in a checkout of it)" if bundled else
-             f"a local folder named `{base}` on the machine of the search: to load the adapter you need the very same weights, "
-             "and `--model` or the name below must point to them")
+             f"a local folder named `{base}` on the machine of the search (to load the adapter you need the very same "
+             "weights: put the folder that holds them in its place below, and after `--model`)")
+    valid = sorted((e for e in evals if e["valid"]), key=lambda e: (-e["score"], e["index"]))
+    shown = valid[:3] if any("\n" in e["candidate"] for e in valid) else valid[:10]
+    best = "\n".join(f"{e['score']:.4f}  {e['candidate']}" for e in shown)
     init = ["--init-adapter", config["init_adapter"]] if config.get("init_adapter") else []
     command = ["python", "migrate.py"] + without(record["command"], "--out", "--init-adapter", "--resume", "--track")
-    answers = "\n".join(f"{e['score']:.4f}  {e['candidate']}" if "\n" not in e["candidate"] else
-                        f"# score {e['score']:.4f}\n{e['candidate']}\n" for e in best)
-    return ModelCard(f"""---
-{data.to_yaml()}
----
-
-# {name}
-
-LoRA weights of {where}, adapted by [MiGrATe](https://arxiv.org/abs/2508.08641) **while it searched one problem** ({md(what)}).
-There was no training data: all that these weights learned from is what the policy proposed and the black box scored. They are
-the memory of that search, and no better at anything else.
-
-![Score of every evaluation](search.svg)
-
-| {" | ".join(results)} |
-|{"---|" * len(results)}
-| {" | ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in results.values())} |
-
-Best candidates:
-
-{fenced(answers)}
-
-## Load it, draw from it, go on from it
-
-{fenced(f'''from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{base}")
-policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"{', dtype="float32"' if bundled else ""}),
-                                   "{repo}")''', "python")}
-
-{fenced(f'''python migrate.py sample {repo} -n 20
-{shlex.join([*command, "--init-adapter", repo])}''', "bash")}
-
-## How it was made
-
-Method `{md(config["method"])}`, preset `{md(config["preset"])}`, seed {config["seed"]}:
-
-{fenced(shlex.join(command + init), "bash")}
-
-{fenced(chr(10).join(f"{k}: {v}" for k, v in (config | {f"task {k}": v for k, v in record["options"].items()}).items() if v not in ("", None)))}
-
-Versions: {", ".join(f"{k} {v}" for k, v in record["versions"].items())}. Under `search/`: `config.json`, `summary.json`, every
-evaluation (`evals.jsonl`) and every step (`steps.jsonl`). What a search found is as good as its scorer: check it before use.
-{"" if licence else f"{chr(10)}The licence is that of the base model.{chr(10)}"}""")
+    settings = config | {f"task {k}": v for k, v in record["options"].items()}
+    table = [results, ["---"] * len(results), [f"{v:.4f}" if isinstance(v, float) else str(v) for v in results.values()]]
+    return ModelCard(CARD.format(
+        metadata=metadata.to_yaml(), name=name, base=where, what=md(what),
+        results="\n".join(f"| {' | '.join(row)} |" for row in table), best=fenced(best),
+        load=fenced(LOAD.format(base=base, repo=repo, dtype=', dtype="float32"' if bundled else ""), "python"),
+        go_on=fenced(f"python migrate.py sample {repo} -n 20\n{shlex.join([*command, '--init-adapter', repo])}", "bash"),
+        command=fenced(shlex.join(command + init), "bash"),
+        settings=fenced("\n".join(f"{k}: {v}" for k, v in settings.items() if v not in ("", None))),
+        versions=", ".join(f"{k} {v}" for k, v in record["versions"].items()),
+        licence="" if licence else " The licence is that of the base model."))
 
 
 def without(command: list[str], *flags: str) -> list[str]:
@@ -275,25 +286,26 @@ def load_adapter(model, source: str) -> None:
         raise UserError(f"{source} holds no readable LoRA adapter: {one_line(error)}") from error
     mine, config = peft.get_peft_model_state_dict(model, save_embedding_layers=False), model.peft_config["default"]
     if Path(base or "?").name != Path(config.base_model_name_or_path).name:
-        raise UserError(f"the adapter {source} belongs to the base {base}, not to {config.base_model_name_or_path}: choose it "
-                        "with --model")
+        raise UserError(f"the adapter {source} belongs to the base {base}, not to {config.base_model_name_or_path}: choose "
+                        "the base with --model")
     shapes, expected = ({name: tuple(w.shape) for name, w in of.items()} for of in (weights, mine))
     if shapes != expected or alpha != config.lora_alpha or saved.get("use_rslora"):
         targets = targets if isinstance(targets, str) else ",".join(sorted(targets))
-        raise UserError(f"the adapter {source} has another shape (--lora-r {r} --lora-alpha {alpha} --lora-targets {targets}) than "
-                        f"this search (--lora-r {config.r} --lora-alpha {config.lora_alpha}): give its settings")
+        raise UserError(f"the adapter {source} has another shape (--lora-r {r} --lora-alpha {alpha} --lora-targets "
+                        f"{targets}) than this search (--lora-r {config.r} --lora-alpha {config.lora_alpha}): give its settings")
     peft.set_peft_model_state_dict(model, weights)
 
 
 def sample(source: str, n: int, seed: int, task_file: str = "", model: str = "") -> list[tuple[str, float | None, int]]:
-    """Draws n completions under the task prompt of a search: [(candidate, its score in the search or None, times drawn)]."""
+    """n completions drawn under the task prompt of a search: [(candidate, its score in the search or None, times)]."""
     import migrate
     folder = adapter_folder(source)
     local = folder.parent if folder.name == "adapter" else None
     try:
-        files = {file: local / file if local else Path(download(source, f"search/{file}")) for file in ("config.json", "evals.jsonl")}
-        record = json.loads(files["config.json"].read_text())
-        scores = {e["candidate"]: e["score"] for e in map(json.loads, files["evals.jsonl"].read_text().splitlines())}
+        record, ledger = ((local / file if local else Path(download(source, f"search/{file}"))).read_text()
+                          for file in ("config.json", "evals.jsonl"))
+        record = json.loads(record)
+        scores = {e["candidate"]: e["score"] for e in map(json.loads, ledger.split("\n")[:-1])}
         fields = {f.name for f in dataclasses.fields(migrate.Config)}
         config = migrate.Config(**{k: v for k, v in record["config"].items() if k in fields})
         if not local and config.task not in tasks.TASKS and not task_file:
@@ -326,7 +338,7 @@ def main(argv: list[str]) -> None:
     one = commands.add_parser("push", allow_abbrev=False, help="push a finished run to the Hub")
     one.add_argument("run", type=Path)
     one.add_argument("repo", metavar="USER/NAME")
-    one.add_argument("--base", default="", help="the base model's name on the Hub, where the search used a local copy of it")
+    one.add_argument("--base", default="", help="the base model's name on the Hub, if the search used a local copy")
     one.add_argument("--private", action="store_true")
     two = commands.add_parser("sample", allow_abbrev=False, help="draw from the policy that a search left behind")
     two.add_argument("source", metavar="RUN_OR_REPO")

@@ -2,10 +2,10 @@
 
     with HubServer() as server:     # server.url goes into HF_ENDPOINT of a fresh process, with HF_HUB_DISABLE_XET=1
 
-Repositories live in memory. One user, alice, with one token. As on the real Hub, weights go through Git LFS (batch, PUT of the
-object, verify) and come back by a redirect to another host, small files travel inside the commit, a commit is all or nothing, what exists is
-409, what is another's is 403, a bad token is 401. POST /faults [[path part, fault], ..]: each request whose path holds the part
-meets the fault once: a status, or "close", which drops the connection after half of the request's body.
+Repositories live in memory. One user, alice, with one token. As on the real Hub, weights go through Git LFS (batch, PUT of
+the object, verify) and come back by a redirect to another host, small files travel inside the commit, a commit is all or
+nothing, what exists is 409, what is another's is 403, a bad token is 401. POST /faults [[path part, fault], ..]: a request
+whose path holds the part meets the fault, once: a status, or "close", which drops the connection after half of the body.
 """
 import base64
 import hashlib

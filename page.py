@@ -22,38 +22,41 @@ ORIGINS = {"warm-start": "warm start", "on-policy": "on-policy", "neighbor": "ne
 
 # Okabe and Ito's palette, which is told apart with any colour vision; lighter on dark ground.
 STYLE = """
-:root, svg { --ink: #1d2024; --soft: #5d6570; --line: #d9dde2; --paper: #ffffff; --tile: #f6f7f9;
-  --warm-start: #8b929b; --on-policy: #0072b2; --neighbor: #d55e00; --greedy: #009e73;
-  --m0: #d55e00; --m1: #0072b2; --m2: #009e73; --m3: #cc79a7; --m4: #56b4e9; --m5: #b8860b; --m6: #6b4fa0; --m7: #5d6570; }
-@media (prefers-color-scheme: dark) { :root, svg { --ink: #e9ebee; --soft: #a0a8b2; --line: #363c44; --paper: #15181c;
-  --tile: #1d2126; --on-policy: #56b4e9; --neighbor: #f58a3c; --greedy: #2fc79a; --warm-start: #838b95;
-  --m0: #f58a3c; --m1: #56b4e9; --m2: #2fc79a; --m3: #e29bc4; --m4: #9ad4f5; --m5: #e6c229; --m6: #a993e0; --m7: #a0a8b2; } }
+:root, svg { --ink: #1d2024; --soft: #5d6570; --line: #d9dde2; --paper: #ffffff; --tile: #f6f7f9; --warm-start: #8b929b;
+  --on-policy: #0072b2; --neighbor: #d55e00; --greedy: #009e73; --m0: #d55e00; --m1: #0072b2; --m2: #009e73; --m3: #cc79a7;
+  --m4: #56b4e9; --m5: #b8860b; --m6: #6b4fa0; --m7: #5d6570; }
+@media (prefers-color-scheme: dark) {
+  :root, svg { --ink: #e9ebee; --soft: #a0a8b2; --line: #363c44; --paper: #15181c; --tile: #1d2126; --warm-start: #838b95;
+    --on-policy: #56b4e9; --neighbor: #f58a3c; --greedy: #2fc79a; --m0: #f58a3c; --m1: #56b4e9; --m2: #2fc79a; --m3: #e29bc4;
+    --m4: #9ad4f5; --m5: #e6c229; --m6: #a993e0; --m7: #a0a8b2; } }
 svg { color: var(--ink); font: 12px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-svg text { fill: var(--ink); } svg text.soft { fill: var(--soft); }
-.grid { stroke: var(--line); } .best { stroke: var(--ink); stroke-width: 2; fill: none; stroke-linejoin: round; }
+svg text { fill: var(--ink); } svg text.soft { fill: var(--soft); } .grid { stroke: var(--line); }
+.best, .mean { stroke-width: 2; fill: none; stroke-linejoin: round; } .best { stroke: var(--ink); }
+.thin { stroke-width: 1.5; fill: none; stroke-linejoin: round; }
 .halo { paint-order: stroke; stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round; }
-.mean { fill: none; stroke-width: 2; stroke-linejoin: round; } .thin { fill: none; stroke-width: 1.5; stroke-linejoin: round; }
 """
 PAGE_STYLE = """
 body { margin: 0 auto; max-width: 1000px; padding: 40px 24px 80px; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 27px; font-weight: 650; margin: 0; letter-spacing: -.01em; } h2 { font-size: 18px; margin: 46px 0 4px; }
+h1 { font-size: 27px; font-weight: 650; margin: 0; letter-spacing: -.01em; }
+h2, summary { font-size: 18px; font-weight: 600; margin: 46px 0 4px; } summary { cursor: pointer; }
 p { margin: 4px 0 12px; max-width: 75ch; } .soft, figcaption { color: var(--soft); } figure { margin: 0; }
-svg { max-width: 100%; height: auto; display: block; } code, pre { font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
-pre { margin: 6px 0; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 21em; overflow-y: auto; }
-.facts { display: flex; flex-wrap: wrap; gap: 8px 36px; margin: 22px 0 6px; } .facts b { display: block; font-size: 24px;
-  font-weight: 600; font-variant-numeric: tabular-nums; color: var(--ink); } .facts span { color: var(--soft); font-size: 13px; }
+svg { max-width: 100%; height: auto; display: block; }
+code, pre { font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
+pre { margin: 6px 0; white-space: pre-wrap; max-height: 21em; overflow-y: auto; }
+.facts { display: flex; flex-wrap: wrap; gap: 8px 36px; margin: 22px 0 6px; }
+.facts span { color: var(--soft); font-size: 13px; }
+.facts b { display: block; font-size: 24px; font-weight: 600; font-variant-numeric: tabular-nums; color: var(--ink); }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)); gap: 26px 24px; margin-top: 14px; }
 figcaption { font-size: 12.5px; line-height: 1.4; } figcaption b { color: var(--ink); }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(225px, 1fr)); gap: 12px; margin-top: 14px; }
-.wide { grid-template-columns: repeat(auto-fill, minmax(440px, 1fr)); } .card code { overflow-wrap: anywhere; }
+.wide { grid-template-columns: repeat(auto-fill, minmax(440px, 1fr)); }
 .card { background: var(--tile); border-radius: 8px; padding: 11px 14px; border-top: 3px solid var(--c); min-width: 0; }
 .card b { font-size: 17px; font-variant-numeric: tabular-nums; } .card .soft { font-size: 12.5px; display: block; }
 .way .card:not(:first-child) b::before { content: "\\2192\\00a0"; color: var(--soft); }
 table { border-collapse: collapse; font-size: 13.5px; margin: 12px 0; display: block; overflow-x: auto; }
 td, th { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top;
   font-variant-numeric: tabular-nums; font-weight: 400; } th { color: var(--soft); }
-summary { cursor: pointer; margin: 46px 0 4px; font-size: 18px; font-weight: 600; } ul { padding-left: 18px; margin: 4px 0; }
 """
 
 
@@ -77,13 +80,11 @@ class Plot:
         self.top, self.right, self.bottom, self.left = margin
         self.x0, self.x1 = x_range if x_range[1] > x_range[0] else (x_range[0], x_range[0] + 1)
         self.y0, self.y1 = y_range if y_range[1] > y_range[0] else (y_range[0] - 0.5, y_range[0] + 0.5)
-        ends = {}
         for y in ticks(self.y0, self.y1, 5 if height > 200 else 3):
             self.add(f'<path class="grid" d="M{self.left} {self.y(y):.1f}H{width - self.right}"/>')
             self.add(self.label(self.left - 8, self.y(y) + 4, f"{y:.6g}", "end", "soft"))
         for x in ticks(self.x0, self.x1, 6 if width > 400 else 4):
-            ends[x] = self.label(self.x(x), height - self.bottom + 16, f"{x:,.6g}", "middle", "soft")
-        self.parts += ends.values()
+            self.add(self.label(self.x(x), height - self.bottom + 16, f"{x:,.6g}", "middle", "soft"))
         if x_label:
             self.add(self.label(width - self.right, height - 3, x_label, "end", "soft"))
 
@@ -103,7 +104,8 @@ class Plot:
 
     def line(self, points, css="thin", colour="", steps=False, dash=""):
         at = [(self.x(x), self.y(y)) for x, y in points]
-        path = "".join(f"H{x:.1f}V{y:.1f}" if steps and i else f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(at))
+        path = "M{:.1f} {:.1f}".format(*at[0]) + "".join(("H{:.1f}V{:.1f}" if steps else "L{:.1f} {:.1f}").format(*p)
+                                                         for p in at[1:])
         style = f' style="stroke:var(--{colour});stroke-dasharray:{dash or "none"}"' if colour else ""
         self.add(f'<path class="{css}" d="{path}"{style}/>')
 
@@ -129,6 +131,11 @@ def ticks(low: float, high: float, n: int) -> list[float]:
     size = 10 ** math.floor(math.log10((high - low) / n))
     step = next(size * k for k in (1, 2, 5, 10) if (high - low) / (size * k) <= n)
     return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def up_to(best: float) -> float:
+    """Where an axis of scores ends: at 1, unless nothing comes near."""
+    return 1 if best > 0.45 else max(2 * best, 0.05)
 
 
 def running_mean(points: list[tuple[float, float]], window: int) -> list[tuple[float, float]]:
@@ -165,8 +172,8 @@ def search_curve(evals: list[dict], width: int = 950, height: int = 400) -> str:
     warm = sum(e["step"] == 0 for e in evals)
     points = [(i + 1 - warm, e) for i, e in enumerate(evals)]
     top = max([e["score"] for e in evals], default=0)
-    plot = Plot(width, height, (1 - warm if warm else 0, max(len(evals) - warm, 1)), (0, 1 if top > 0.45 else max(2 * top, 0.05)),
-                "evaluations", (26, 150, 36, 42))
+    plot = Plot(width, height, (1 - warm if warm else 0, max(len(evals) - warm, 1)), (0, up_to(top)), "evaluations",
+                (26, 150, 36, 42))
     if warm:
         plot.add(f'<path d="M{plot.x(0.5):.1f} {plot.top}V{height - plot.bottom}" class="grid" stroke-dasharray="3 3"/>')
     best, records = -1.0, []
@@ -179,15 +186,18 @@ def search_curve(evals: list[dict], width: int = 950, height: int = 400) -> str:
         dots = "".join(f'M{plot.x(x):.1f} {plot.y(e["score"]):.1f}h0' for x, e in shown if e["origin"] == origin)
         if dots:
             plot.add(f'<path d="{dots}" style="stroke:var(--{origin});stroke-width:4.5;stroke-linecap:round;opacity:.3"/>')
+    if warm:
+        plot.add(plot.label(plot.x(0.5), 14, "warm start \u2190", "end" if plot.x(0.5) - plot.left > 70 else "start",
+                            colour="warm-start"))
     labels = []
     for origin, name in ORIGINS.items():
         of = [(x, e["score"]) for x, e in points if e["origin"] == origin]
-        mean = running_mean(of, max(10, len(of) // 20)) if len(of) >= 20 and origin != "warm-start" else []
-        if mean:
-            plot.line(mean, "mean halo", colour="paper")
-            plot.line(mean, "mean", colour=origin)
-        if of:
-            labels.append(((mean or of)[-1][1] if origin != "warm-start" else -1, f"{name}, mean" if mean else name, origin))
+        if of and origin != "warm-start":
+            mean = running_mean(of, max(10, len(of) // 20)) if len(of) >= 20 else []
+            if mean:
+                plot.line(mean, "mean halo", colour="paper")
+                plot.line(mean, "mean", colour=origin)
+            labels.append(((mean or of)[-1][1], f"{name}, mean" if mean else name, origin))
     if records:
         plot.line([(x, e["score"]) for x, e in records] + [(points[-1][0], best)], "best", steps=True)
         labels.append((best, f"best so far {best:.3f}", "ink"))
@@ -199,10 +209,7 @@ def search_curve(evals: list[dict], width: int = 950, height: int = 400) -> str:
         if len(words) <= 18 and at < right_of_last and at - 7 * len(words) > plot.left:
             plot.add(plot.label(at - 6, y - 8, words, "end", "halo"))
             right_of_last = at - 6.6 * len(words) - 12
-    warm_labels = [(y, words, c) for y, words, c in labels if y < 0]
-    plot.end_labels([item for item in labels if item[0] >= 0])
-    for _, words, colour in warm_labels:
-        plot.add(plot.label(plot.x(0.5), 14, f"{words} \u2190", "end" if plot.x(0.5) - plot.left > 70 else "start", colour=colour))
+    plot.end_labels(labels)
     return plot.svg("Score of every evaluation, mean by origin and best so far")
 
 
@@ -215,42 +222,41 @@ def standalone(svg: str) -> str:
 def composition(steps: list[dict]) -> str:
     """What each step drew and replayed, by origin; the paler part is repeats and invalid candidates."""
     size = math.ceil(len(steps) / 60)
-    bins = [steps[i:i + size] for i in range(0, len(steps), size)]
     top = max(sum(s.get(o, {}).get("n", 0) for o in ORIGINS) for s in steps)
     plot = Plot(950, 210, (0, len(steps)), (0, top), "steps", (12, 150, 36, 42))
-    labels = []
-    for k, part in enumerate(bins):
-        base = 0.0
-        x, wide = plot.x(k * size), max(plot.x(k * size + len(part)) - plot.x(k * size) - 1, 0.8)
+    for start in range(0, len(steps), size):
+        part, base, labels = steps[start:start + size], 0.0, []
+        x = plot.x(start)
+        wide = max(plot.x(start + len(part)) - x - 1, 0.8)
         for origin in ("neighbor", "on-policy", "greedy"):
             lines = [s[origin] for s in part if origin in s]
             n = sum(line["n"] for line in lines) / len(part)
-            new = n if origin == "greedy" else sum(max(0, s["n"] - s["repeats"] - s["invalid"]) for s in lines) / len(part)
-            for height, opacity in ((new, 0.9), (n - new, 0.32)):
-                if height:
-                    plot.add(f'<rect x="{x:.1f}" y="{plot.y(base + height):.1f}" width="{wide:.1f}" '
-                             f'height="{plot.y(base) - plot.y(base + height):.1f}" style="fill:var(--{origin});opacity:{opacity}"/>')
-                    base += height
-                if height and k == len(bins) - 1:
-                    labels.append((base - height / 2, ORIGINS[origin] if opacity > 0.5 else "repeats, invalid", origin))
-    plot.end_labels(labels)
+            known = 0 if origin == "greedy" else sum(min(s["n"], s["repeats"] + s["invalid"]) for s in lines) / len(part)
+            for tall, opacity, name in ((n - known, 0.9, ORIGINS[origin]), (known, 0.32, "repeats, invalid")):
+                if tall:
+                    plot.add(f'<rect x="{x:.1f}" y="{plot.y(base + tall):.1f}" width="{wide:.1f}" height='
+                             f'"{plot.y(base) - plot.y(base + tall):.1f}" style="fill:var(--{origin});opacity:{opacity}"/>')
+                    base += tall
+                    labels.append((base - tall / 2, name, origin))
+    plot.end_labels(labels)         # of the last bar
     return plot.svg("Candidates of each step by origin")
 
 
 # name -> how a line of steps.jsonl gives it (one value, or one for each origin), and what it means
 GLOSSARY = {
     "mean score": (lambda s: {o: s[o]["score_mean"] for o in ORIGINS if o in s},
-                   "of all that a step drew (repeats and invalid ones included) or replayed. This is what training should raise."),
-    "entropy": (lambda s: s.get("entropy"), "of the policy's next-token predictions under the task prompt, in nats. Towards 0: it "
-                                            "has collapsed on a few candidates."),
+                   "of all that a step drew (repeats and invalid ones included) or replayed. Training should raise it."),
+    "entropy": (lambda s: s.get("entropy"),
+                "of the policy's next-token predictions under the task prompt, in nats. Towards 0: it has collapsed on a few "
+                "candidates."),
     "log-probability": (lambda s: {o: s[o]["logprob"] for o in ORIGINS if "logprob" in s.get(o, {})},
-                        "mean per token under the task prompt, before the update. Neighbours and replays were not sampled from it: "
-                        "a low value says how far off-policy they are."),
+                        "mean per token under the task prompt, before the update. Neighbours and replays were not sampled "
+                        "from it: a low value says how far off-policy they are."),
     "clip fraction": (lambda s: {o: s[o]["clip_fraction"] for o in ORIGINS if "clip_fraction" in s.get(o, {})},
                       "share of tokens whose gradient the clip took, in the last inner iteration (0 with a single one)."),
     "gradient norm": (lambda s: s.get("grad_norm"), "before it is clipped at 1."),
-    "loss": (lambda s: s.get("loss"), "near 0 by construction, because advantages sum to zero. Not a measure of progress."),
-    "learning rate": (lambda s: s.get("lr"), "falls linearly to 0 over the run. Steps whose scores are all equal are skipped."),
+    "loss": (lambda s: s.get("loss"), "near 0 by construction: advantages sum to zero. Not a measure of progress."),
+    "learning rate": (lambda s: s.get("lr"), "falls linearly to 0. Steps whose scores are all equal are skipped."),
     "seconds": (lambda s: s["seconds"], "of a step: sampling, scoring, training."),
 }
 SERIES = {"sampling": "m1", "scoring": "m0", "training": "m2"}
@@ -269,14 +275,13 @@ def metric(name: str, steps: list[dict]) -> str:
     if not series:
         return ""
     values = [y for points in series.values() for _, y in points]
-    low, high = min(values), max(values)
-    if low >= 0:
-        low = 0
-    plot = Plot(310, 150, (0, steps[-1]["step"]), (low, high if high > low else low + 1), "", (8, 74 if "" not in series else 12, 22, 46))
+    low, high = min(0, *values) if min(values) >= 0 else min(values), max(values)
+    plot = Plot(310, 150, (0, steps[-1]["step"]), (low, high if high > low else low + 1),
+                margin=(8, 12 if "" in series else 74, 22, 46))
     for key, points in series.items():
-        plot.line(points, colour=key if key in ORIGINS else SERIES.get(key, "ink"))
+        plot.line(points, colour=SERIES.get(key, key or "ink"))
     if "" not in series:
-        plot.end_labels([(points[-1][1], ORIGINS.get(key, key).split()[0], key if key in ORIGINS else SERIES[key])
+        plot.end_labels([(points[-1][1], ORIGINS.get(key, key).split()[0], SERIES.get(key, key))
                          for key, points in series.items()])
     return f"<figure>{plot.svg(name)}<figcaption><b>{name}</b> {meaning}</figcaption></figure>"
 
@@ -314,47 +319,56 @@ def rows(pairs) -> str:
 
 def document(title: str, body: str) -> str:
     """No script can run and nothing can be loaded from this page, whatever stands in it."""
-    return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\"><meta name=\"viewport\" content=\"width=device-width\">"
-            f"<meta name=\"color-scheme\" content=\"light dark\"><title>{esc(title)}</title>"
-            f"<style>{STYLE}{PAGE_STYLE}</style></head><body>{body}</body></html>\n")
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<title>{esc(title)}</title><style>{STYLE}{PAGE_STYLE}</style></head>
+<body>{body}</body></html>
+"""
+
+
+ENDED = {"solved": "solved", "budget": "budget spent", "steps": "all steps done", "stale": "nothing new came any more",
+         None: "not finished"}
 
 
 def run_page(folder: Path, task: tasks.Task | None) -> str:
     record, evals, steps, summary = read(folder)
-    config = record["config"]
+    config, options = record["config"], record["options"]
     valid = sorted((e for e in evals if e["valid"]), key=lambda e: (-e["score"], e["index"]))
     name = summary.get("task", Path(config["task"]).stem)
-    target = summary.get("target") or ("hidden" if record["options"].get("target") == "random" else record["options"].get("target", ""))
-    ended = {"solved": "solved", "budget": "budget spent", "steps": "all steps done", "stale": "nothing new was proposed any more"}
-    facts = [(f"{valid[0]['score']:.4f}" if valid else "-", "best score"),
-             (f"{valid[0]['proposal']:,}" if valid else "-", "proposals until then"),
-             (f"{sum(e['step'] > 0 for e in evals):,}", "evaluations"),
-             (f"{steps[-1]['proposals'] if steps else 0:,}", "proposals"), (f"{len(steps):,}", "steps"),
-             (f"{sum(sum(s['seconds'].values()) for s in steps):,.1f}", "seconds")]
-    parts = [f"<h1>{esc(name)}{': ' + esc(target) if target else ''}</h1><p class=\"soft\">{esc(config['method'])} on "
-             f"{esc(config['model'])}, preset {esc(config['preset'])}, seed {esc(config['seed'])}; "
-             f"{ended.get(summary.get('stop'), 'not finished')}.</p>",
-             '<div class="facts">' + "".join(f"<span><b>{n}</b>{words}</span>" for n, words in facts) + "</div>",
-             f"<h2>The search</h2><p class=\"soft\">Every dot is a candidate that the black box scored; lines are running means by "
-             f"origin; the black line is the best so far.</p>{search_curve(evals)}" if evals else ""]
+    target = summary.get("target", "hidden" if options.get("target") == "random" else options.get("target"))
+    facts = {"best score": f"{valid[0]['score']:.4f}" if valid else "-",
+             "proposals until then": f"{valid[0]['proposal']:,}" if valid else "-",
+             "evaluations": f"{sum(e['step'] > 0 for e in evals):,}",
+             "proposals": f"{steps[-1]['proposals'] if steps else 0:,}", "steps": f"{len(steps):,}",
+             "seconds": f"{sum(sum(s['seconds'].values()) for s in steps):,.1f}"}
+    parts = [f"<h1>{esc(name)}{': ' + esc(target) if target else ''}</h1>",
+             soft(f"{config['method']} on {config['model']}, preset {config['preset']}, seed {config['seed']}; "
+                  f"{ENDED[summary.get('stop')]}."),
+             '<div class="facts">' + "".join(f"<span><b>{n}</b>{words}</span>" for words, n in facts.items()) + "</div>"]
+    if evals:
+        parts += ["<h2>The search</h2>", soft("Every dot is a candidate that the black box scored; lines are running means by "
+                                              "origin; the staircase is the best so far."), search_curve(evals)]
     if valid:
         chain = way(valid[0], evals)
         if len(chain) > 1:
-            parts.append("<h2>The way to the best</h2><p class=\"soft\">Each was proposed as a variation of the one before it.</p>"
-                         + cards(chain, task, "way"))
-        parts.append("<h2>Best candidates</h2>" + cards(valid[:8], task))
+            parts += ["<h2>The way to the best</h2>", soft("Each was proposed as a variation of the one before it."),
+                      cards(chain, task, "way")]
+        parts += ["<h2>Best candidates</h2>", cards(valid[:8], task)]
     if steps:
-        parts.append("<h2>The group</h2><p class=\"soft\">What a step drew and replayed, by origin. Pale: repeats of what was known "
-                     f"already, and invalid ones.</p>{composition(steps)}")
-        parts.append(f'<h2>Training</h2><div class="panels">{"".join(metric(name, steps) for name in GLOSSARY)}</div>')
-    command = shlex.join(["python", "migrate.py", *record.get("command", [])])
-    parts.append(f"<h2>Command</h2><pre>{esc(command)}</pre><details><summary>Settings</summary>"
-                 + rows([*config.items(), *((f"task: {k}", v) for k, v in record["options"].items()),
-                         *record.get("versions", {}).items()]) + "</details>")
+        parts += ["<h2>The group</h2>", soft("What a step drew and replayed, by origin. Pale: repeats of what was known already, "
+                                             "and invalid ones."), composition(steps), "<h2>Training</h2>",
+                  '<div class="panels">', *(metric(name, steps) for name in GLOSSARY), "</div>"]
+    settings = [*config.items(), *((f"task: {k}", v) for k, v in options.items()), *record.get("versions", {}).items()]
+    parts += [f"<h2>Command</h2><pre>{esc(shlex.join(['python', 'migrate.py', *record.get('command', [])]))}</pre>",
+              f"<details><summary>Settings</summary>{rows(settings)}</details>"]
     if summary:
         parts.append(f"<details><summary>Summary</summary>{rows((k, short(v, 400)) for k, v in summary.items())}</details>")
     return document(f"{name} {target} {config['method']}", "".join(parts))
+
+
+def soft(words: str) -> str:
+    return f'<p class="soft">{esc(words)}</p>'
 
 
 def task_of(record: dict) -> tasks.Task | None:
@@ -391,8 +405,8 @@ def progress(folder: Path, row: dict, n: int = 100) -> dict:
 
 
 def comparison_curve(runs: list[dict], which: int, y_label: str) -> str:
-    """One line a method: the mean over its seeds of the mean over a seed's targets; the band reaches from the least to the
-    greatest seed."""
+    """One line a method: the mean over its seeds of the mean over a seed's targets; the band reaches from the least seed to
+    the greatest."""
     limit, n = runs[0]["limit"], len(runs[0]["grid"])
     xs = [limit * k / (n - 1) for k in range(n)]
     curves = {}
@@ -403,7 +417,7 @@ def comparison_curve(runs: list[dict], which: int, y_label: str) -> str:
                 seeds.setdefault(r["seed"], []).append([point[which] for point in r["grid"]])
         curves[method] = [[statistics.fmean(ys) for ys in zip(*grids)] for grids in seeds.values()]
     top = max(max(c) for seeds in curves.values() for c in seeds)
-    plot = Plot(950, 330, (0, limit), (0, 1 if top > 0.45 else max(2 * top, 0.05)), runs[0]["what"])
+    plot = Plot(950, 330, (0, limit), (0, up_to(top)), runs[0]["what"])
     labels = []
     for number, (method, seeds) in enumerate(curves.items()):
         colour = f"m{number % 8}"
@@ -411,7 +425,8 @@ def comparison_curve(runs: list[dict], which: int, y_label: str) -> str:
         if len(seeds) > 1:
             plot.band(list(zip(xs, map(min, at))), list(zip(xs, map(max, at))), colour)
         mean = [statistics.fmean(ys) for ys in at]
-        plot.line(list(zip(xs, mean)), "mean", colour, dash=("", "8 4", "2 3", "12 4 2 4")[number % 4])     # equal lines show
+        dash = ("", "8 4", "2 3", "12 4 2 4")[number % 4]       # shows a line that lies on another
+        plot.line(list(zip(xs, mean)), "mean", colour, dash=dash)
         labels.append((mean[-1], f"{method} {mean[-1]:.3f}", colour))
     plot.end_labels(labels)
     return f"<figure>{plot.svg(y_label)}<figcaption><b>{esc(y_label)}</b></figcaption></figure>"
@@ -431,7 +446,7 @@ def tables(text: str) -> str:
                 parts.append(f"<table>{''.join(table)}</table>")
                 table = []
             if line.strip():
-                parts.append(f"<p class=\"soft\">{esc(line)}</p>")
+                parts.append(soft(line))
     return "".join(parts)
 
 
@@ -439,12 +454,13 @@ def comparison_page(rows: dict[Path, dict], text: str) -> str:
     """rows: {run folder: its row in report.py's tables}; text: the tables."""
     runs = [progress(folder, row) for folder, row in rows.items()]
     parts = [f"<h1>{len(runs)} runs</h1>{tables(text)}"]
-    for key in dict.fromkeys((r["task"], r["protocol"]) for r in runs):
-        of = [r for r in runs if (r["task"], r["protocol"]) == key]
-        n = {what: len({r[what] for r in of}) for what in ("target", "seed")}
-        parts.append(f"<h2>{esc(key[0])}, {esc(key[1])}</h2><p class=\"soft\">{len(of)} runs on {n['target']} target(s) with "
-                     f"{n['seed']} seed(s). A seed's curve is the mean over its targets; lines are means over seeds, bands reach "
-                     f"from the least seed to the greatest.</p>{comparison_curve(of, 0, 'best score so far')}")
+    for task, protocol in dict.fromkeys((r["task"], r["protocol"]) for r in runs):
+        of = [r for r in runs if (r["task"], r["protocol"]) == (task, protocol)]
+        targets, seeds = ({r[what] for r in of} for what in ("target", "seed"))
+        parts += [f"<h2>{esc(task)}, {esc(protocol)}</h2>",
+                  soft(f"Runs: {len(of)}, targets: {len(targets)}, seeds: {len(seeds)}. A seed's curve is the mean over its targets; "
+                       "lines are means over seeds, bands reach from the least seed to the greatest."),
+                  comparison_curve(of, 0, "best score so far")]
         if any(r["grid"][-1][1] for r in of):
             parts.append(comparison_curve(of, 1, "share of searches solved"))
     return document(f"{len(runs)} runs", "".join(parts))

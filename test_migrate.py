@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
