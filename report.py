@@ -54,7 +54,8 @@ def read_run(folder: Path, groups: dict[str, str]) -> dict:
 
 def label(method: str, command: list[str]) -> str:
     """A method, with what its command line changed of the settings: migrate (4,1,5) top-k=1."""
-    told_elsewhere = "task target method seed preset model candidates-per-completion proposals steps budget out resume".split()
+    told_elsewhere = ("task target method seed preset model candidates-per-completion proposals steps budget out resume "
+                      "track").split()
     flags = dict(re.findall(r"--([^\s=]+)((?:[ =](?!--)\S+)*)", " ".join(command)))
     counts = [flags.pop(f"n-{name}")[1:] for name in ("on-policy", "greedy", "neighbors") if f"n-{name}" in flags]
     others = [f"{name}{value.replace(' ', '=')}" for name, value in flags.items() if name not in told_elsewhere]
@@ -122,7 +123,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{len(folders)} runs in {', '.join(map(str, args.paths))}: name "
                         + ("one run folder" if args.svg else "a run folder, or folders that hold some"))
     if args.svg:
-        args.svg.write_text(page.standalone(page.search_curve(page.read(folders[0])[1])))
+        args.svg.write_text(page.standalone(page.search_curve(page.read(folders[0])[1])), encoding="utf-8")
         print(args.svg)
     elif len(folders) == 1:
         print(page.write(folders[0], args.html))
@@ -132,7 +133,7 @@ def main(argv: list[str]) -> None:
             compare(args)
         print(printed.getvalue(), end="")
         file = Path(args.html or "comparison.html")
-        file.write_text(page.comparison_page(rows, printed.getvalue()))
+        file.write_text(page.comparison_page(rows, printed.getvalue()), encoding="utf-8")
         print(file)
 
 
