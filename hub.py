@@ -109,7 +109,8 @@ def explain_push(error: BaseException, repo: str) -> tuple[str, bool]:
             return f"the Hub answered with an error ({status})", status >= 500 or status == 429
     if any(isinstance(e, HTTPError) for e in chain):
         return "the connection to the Hub broke", True
-    return f"the push failed ({type(error).__name__}: {one_line(error)})", False
+    said = one_line(error).replace(get_token() or "\0", "***")
+    return f"the push failed ({type(error).__name__}: {said})", False
 
 
 def artifact(folder: Path, repo: str, base: str) -> dict[str, bytes]:

@@ -50,7 +50,7 @@ pre { margin: 6px 0; white-space: pre-wrap; max-height: 21em; overflow-y: auto; 
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)); gap: 26px 24px; margin-top: 14px; }
 figcaption { font-size: 12.5px; line-height: 1.4; } figcaption b { color: var(--ink); }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(225px, 1fr)); gap: 12px; margin-top: 14px; }
-.wide { grid-template-columns: repeat(auto-fill, minmax(440px, 1fr)); }
+.wide { grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); }
 .card { background: var(--tile); border-radius: 8px; padding: 11px 14px; border-top: 3px solid var(--c); min-width: 0; }
 .card b { font-size: 17px; font-variant-numeric: tabular-nums; } .card .soft { font-size: 12.5px; display: block; }
 .way .card:not(:first-child) b::before { content: "\\2192\\00a0"; color: var(--soft); }

@@ -5,6 +5,7 @@ page decides between light and dark.
 """
 from __future__ import annotations
 
+import itertools
 import math
 
 ARC_COLORS = "#111111 #1e78d2 #f93c31 #4fcc30 #ffdc00 #9a9a9a #e53aa3 #ff851b #87d8f1 #921231".split()
@@ -58,9 +59,22 @@ def grids(columns: list[tuple[str, list[tuple[str, list | None]]]], side: float 
             if grid is None:
                 parts.append(text(x + side / 2, y + side / 2 + 4, "no output", 10, "middle"))
                 continue
-            cell = side / max(len(grid), len(grid[0]))
-            left, top = x + (side - cell * len(grid[0])) / 2, y + (side - cell * len(grid)) / 2
-            parts += [f'<rect x="{left + cell * c:.2f}" y="{top + cell * r:.2f}" width="{cell:.2f}" height="{cell:.2f}" '
-                      f'fill="{ARC_COLORS[color % 10]}" stroke="#777" stroke-width=".4"/>'
-                      for r, row in enumerate(grid) for c, color in enumerate(row)]
+            scale = side / max(len(grid), len(grid[0]))
+            left, top = x + (side - scale * len(grid[0])) / 2, y + (side - scale * len(grid)) / 2
+            parts.append(f'<g transform="translate({left:.2f} {top:.2f}) scale({scale:.4f})">{cells(grid)}</g>')
     return svg(62 + len(columns) * step, 18 + step * max(len(column) for _, column in columns), *parts)
+
+
+def cells(grid: list[list[int]]) -> str:
+    """A grid in units of its cells: one path for each colour, made of horizontal runs, and the lines between the cells."""
+    runs: dict[int, str] = {}
+    for r, row in enumerate(grid):
+        c = 0
+        for color, run in itertools.groupby(row):
+            n = len(list(run))
+            runs[color % 10] = runs.get(color % 10, "") + f"M{c} {r}h{n}v1h-{n}z"
+            c += n
+    height, width = len(grid), len(grid[0])
+    lines = "".join(f"M{c} 0v{height}" for c in range(width + 1)) + "".join(f"M0 {r}h{width}" for r in range(height + 1))
+    return ("".join(f'<path fill="{ARC_COLORS[color]}" d="{d}"/>' for color, d in runs.items())
+            + f'<path d="{lines}" stroke="#777" stroke-width=".04"/>')

@@ -46,6 +46,7 @@ import hub_server
 import migrate
 import objectives
 import page
+import pictures
 import report
 import runs
 import sandbox as sandbox_module
@@ -1748,7 +1749,9 @@ def test_pictures_show_ranks_molecules_and_grids():
     assert molecule.startswith("<svg") and molecule.count("class='bond-") >= 11 and Molecule(target="qed").picture("C(", {}) is None
     arc = tasks.Arc(target="3c9b0459")
     turned = arc.picture("import numpy as np\ndef transform(grid):\n    return np.rot90(grid, 2)", {})
-    assert turned.count("\u2713") == 5 and turned.count("<rect") == 5 * 3 * 9
+    assert turned.count("\u2713") == 5 and turned.count("<g ") == 5 * 3
+    areas = [int(n) for n in re.findall(r"M\d+ \d+h(\d+)v1h-\1z", pictures.cells([[1, 1, 2], [2, 1, 1]]))]
+    assert areas == [2, 2, 1, 1] and pictures.cells([[3]]).count("#4fcc30") == 1
     broken = arc.picture("def transform(grid):\n    return 1 / 0", {})
     assert broken.count("no output") == 5 == broken.count("\u2717")
 
