@@ -19,6 +19,7 @@ Letters in shape comments: G rows of a group, P prompt tokens, T completion toke
     python migrate.py --task wordsearch --target skillet --method ns --seed 3 --out runs/skillet
     python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct     # published settings, 4-bit
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507          # your own black box
+    python migrate.py sample runs/NAME | push runs/NAME USER/NAME                    # after a search: hub.py
 
 Read from top to bottom: configuration, archive and methods, policy, GRPO, one group, the search. Tasks are in tasks.py;
 runs.py keeps a run on disk and on the screen; shared_prompt.py makes sampling and scoring under one prompt fast.
@@ -85,10 +86,12 @@ class Config:
     lora_r: int = 64                  # LoRA rank
     lora_alpha: int = 16              # LoRA scale: the update is multiplied by lora_alpha / lora_r
     lora_targets: str = "q_proj,v_proj"  # modules that get LoRA weights, comma-separated, or all-linear
+    init_adapter: str | None = None   # start from these LoRA weights: a run, a folder in PEFT format, or a Hub name
     quantize: str = ""                # 4bit (NF4, double quantisation) or none; default: 4bit on CUDA, none on the CPU
     micro_batch: int = 0              # rows of a group in memory at a time during an update; 0: as many as fit
     out: str = ""                     # folder of the run; default: runs/TASK-TARGET-METHOD-SEED
     resume: bool = False              # continue the run in this folder
+    track: bool = False               # log every step to trackio as well (local; pip install trackio)
 
 
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
@@ -337,6 +340,9 @@ def make_policy(config: Config, source: str, model, tokenizer) -> Policy:
     except ValueError as error:
         raise UserError(f"--lora-targets {config.lora_targets} does not fit {source} (all-linear fits any "
                         f"model): {one_line(error)}") from error
+    if config.init_adapter:
+        import hub
+        hub.load_adapter(model, config.init_adapter)
 
     # What ends a completion: the model's own list (Llama 3 has three), else the tokenizer's.
     eos = model.generation_config.eos_token_id
@@ -723,7 +729,8 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Task]:
     first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--task", default=Config.task)
     cls = tasks.load_task_class(first.parse_known_args(argv)[0].task)
-    parser = Parser(prog="migrate.py", allow_abbrev=False, description=__doc__.split("\n")[0])
+    parser = Parser(prog="migrate.py", allow_abbrev=False, description=__doc__.split("\n")[0],
+                    epilog="After a search: migrate.py sample --help, migrate.py push --help.")
     add_flags(parser.add_argument_group("search"), Config)
     add_flags(parser.add_argument_group(f"task {cls.name}"), cls, skip=[f.name for f in dataclasses.fields(Config)])
     flags = vars(parser.parse_args(argv))
@@ -732,24 +739,29 @@ def parse_arguments(argv: list[str]) -> tuple[Config, Task]:
 
 
 def main(argv: list[str]) -> None:
+    if argv and argv[0] in ("push", "sample"):      # what becomes of a finished search
+        import hub
+        return hub.main(argv)
     config, task = parse_arguments(argv)
     name = f"{task.name}-{task.target}-{config.method}-seed{config.seed}"
     folder = Path(config.out) if config.out else free_folder(name, config.resume)
     with run_folder(folder, argv):
-        settings = {k: v for k, v in asdict(config).items() if k not in ("out", "resume")}
+        settings = {k: v for k, v in asdict(config).items() if k not in ("out", "resume", "track")}
         run = Run(folder, {"config": settings, "options": asdict(task), "command": argv}, config.resume)
         if run.finished:
             print(f"{folder} is finished already")
         else:
             print(f"{describe(config, task.name, METHODS[config.method].trains)}\nrun: {folder}")
             try:
+                if config.track:
+                    run.track(f"migrate-{task.name}", settings)
                 policy = load_policy(config, model_source(config, task))
                 with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
                     summary = search(config, task, policy, run, bar.show, bar.write)
             except UserError:
                 run.discard_if_empty()
                 raise
-            run.finish(summary)
+            run.finish(summary, task)
         print_summary(folder)
 
 

@@ -2,6 +2,9 @@
 
     python report.py runs/*                                 # or any folders, searched for runs at any depth
     python report.py results/wordsearch --csv results/wordsearch.csv
+    python report.py runs/* --html comparison.html          # with curves, as a page
+    python report.py runs/NAME --html                       # makes runs/NAME/report.html again
+    python report.py runs/NAME --svg search.svg             # its search curve alone
 
 One row per (protocol, method with the settings that its command line changed): the protocol is the preset and the count
 that was fixed. Guesses are proposals where proposals were fixed (repeats count) and unique evaluations where evaluations
@@ -10,17 +13,22 @@ were; beyond the fixed count nothing counts. Intervals: 95%, bootstrap over targ
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import functools
+import io
 import json
 import math
 import random
 import re
 import statistics
+import sys
 from pathlib import Path
 
+import page
 import tasks
-from runs import read_jsonl
+from runs import exit_code, read_jsonl
+from tasks import UserError
 
 FIELDS = ["task", "target", "group", "protocol", "method", "seed", "limit", "guesses", "found", "best_score", "best",
           "evaluations", "proposals", "repeats", "invalid", "steps", "seconds", "auc", "pass2"]
@@ -51,7 +59,8 @@ def read_run(folder: Path, groups: dict[str, str]) -> dict:
 
 def label(method: str, command: list[str]) -> str:
     """A method, with what its command line changed of the settings: migrate (4,1,5) top-k=1."""
-    told_elsewhere = "task target method seed preset model candidates-per-completion proposals steps budget out resume".split()
+    told_elsewhere = ("task target method seed preset model candidates-per-completion proposals steps budget out resume "
+                      "track").split()
     flags = dict(re.findall(r"--([^\s=]+)((?:[ =](?!--)\S+)*)", " ".join(command)))
     counts = [flags.pop(f"n-{name}")[1:] for name in ("on-policy", "greedy", "neighbors") if f"n-{name}" in flags]
     others = [f"{name}{value.replace(' ', '=')}" for name, value in flags.items() if name not in told_elsewhere]
@@ -196,13 +205,39 @@ def arc_table(rows: list[dict], against: str = "migrate") -> str:
     return "\n".join([*lines, *paired])
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="run folders, folders that hold them, or CSV files of runs")
     parser.add_argument("--csv", type=Path, help="write the runs, one a line, to this file")
     parser.add_argument("--against", default="migrate", help="the method (as in the table) whose differences are shown")
     parser.add_argument("--targets", type=Path, default=Path(__file__).parent / "data" / "wordsearch_targets.json")
-    args = parser.parse_args()
+    parser.add_argument("--html", nargs="?", const="", metavar="FILE", help="a page: of one run (default: its report.html, "
+                        "finished or not), or a comparison of many (default: comparison.html)")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="the search curve of one run as a picture")
+    args = parser.parse_args(argv)
+    if args.html is None and args.svg is None:
+        return compare(args)
+    folders = [p.parent for path in args.paths for p in sorted(path.rglob("config.json"))
+               if (p.parent / "evals.jsonl").exists()]
+    if not folders or (args.svg and len(folders) > 1):
+        raise UserError(f"{len(folders)} runs in {', '.join(map(str, args.paths))}: name "
+                        + ("one run folder" if args.svg else "a run folder, or folders that hold some"))
+    if args.svg:
+        args.svg.write_text(page.standalone(page.search_curve(page.read(folders[0])[1])), encoding="utf-8")
+        print(args.svg)
+    elif len(folders) == 1:
+        print(page.write(folders[0], args.html))
+    else:
+        rows = {folder: read_run(folder, {}) for folder in folders if (folder / "summary.json").exists()}
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            compare(args)
+        print(printed.getvalue(), end="")
+        file = Path(args.html or "comparison.html")
+        file.write_text(page.comparison_page(rows, printed.getvalue()), encoding="utf-8")
+        print(file)
+
+
+def compare(args) -> None:
     groups = {word: group for group, words in json.loads(args.targets.read_text()).items() for word in words}
     rows = []
     for path in args.paths:
@@ -233,4 +268,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main, sys.argv[1:]))

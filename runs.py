@@ -6,6 +6,7 @@
     checkpoint/    LoRA weights, optimizer state and counts after a step; replaced atomically
     adapter/       the final LoRA in PEFT format
     summary.json   what was found; present once the run is finished
+    report.html    all of it as a page (page.py)
 """
 from __future__ import annotations
 
@@ -63,6 +64,17 @@ class Run:
         self.evals_file = open(folder / "evals.jsonl", "a")
         self.steps_file = open(folder / "steps.jsonl", "a")
         self.next_checkpoint = 0.0
+        self.tracker = None
+
+    def track(self, project: str, settings: dict) -> None:
+        """From now on every line of steps.jsonl goes to trackio, too: kept on this machine, seen with `trackio show`."""
+        try:
+            import trackio
+        except ImportError as error:
+            raise UserError("--track needs trackio: pip install trackio==0.43.0, or leave --track out") from error
+        trackio.init(project=project, name=self.folder.name, config=settings, resume="allow", auto_log_gpu=False,
+                     auto_log_cpu=False)
+        self.tracker = trackio
 
     def discard_if_empty(self) -> None:
         """Frees the folder of a run that never began, for the next try with other settings."""
@@ -81,6 +93,10 @@ class Run:
             self.steps_file.write(json.dumps(line) + "\n")
             self.steps_file.flush()
             self.steps_logged = line["step"]
+            if self.tracker:
+                nested = {f"{k}/{name}": v for k, part in line.items() if isinstance(part, dict) for name, v in part.items()}
+                flat = {k: v for k, v in line.items() if k != "step" and not isinstance(v, dict)}
+                self.tracker.log(flat | nested, step=line["step"])
 
     def save_checkpoint(self, state: dict, force: bool = False) -> None:
         """At most every two seconds, and for at most a twentieth of the time: steps in between can be taken again."""
@@ -96,10 +112,20 @@ class Run:
         path = self.folder / "checkpoint" / "state.pt"
         return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
-    def finish(self, summary: dict) -> None:
+    def finish(self, summary: dict, task=None) -> None:
+        """The run is over once summary.json is there. The page comes after it: it can be made again, a run cannot."""
         self.evals_file.close()
         self.steps_file.close()
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
+        try:
+            if self.tracker:
+                self.tracker.finish()
+            if task:
+                import page
+                page.write(self.folder, task=task)
+        except Exception as error:
+            print(f"the run is finished; its report is not ({type(error).__name__}: {one_line(error)}). Try\n"
+                  f"  python report.py {shlex.quote(str(self.folder))} --html", file=sys.stderr)
 
 
 def read_jsonl(path: Path) -> list[dict]:

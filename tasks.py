@@ -12,6 +12,7 @@ command-line flags) with these methods and attributes:
     solved(score)                bool         whether a score ends the search (default: at 1)
     reveal()                     str          the target in full, for the end of the run (default: `target`)
     conclude(evaluations)        dict         more for summary.json, from all (candidate, Score) of the run (default: {})
+    picture(candidate, info)     str | None   an SVG element for the report page; nothing unescaped in it (default: none)
     fits(text)                   bool         set by the search: whether a prompt leaves room for an answer
     bundled                      str | None   folder under tiny/ with the small policy that knows these prompts
     presets                      dict         "paper" and "tiny": settings of migrate.Config for this task
@@ -99,6 +100,9 @@ class Task:
 
     def conclude(self, evaluations: list[tuple[str, Score]]) -> dict:
         return {}
+
+    def picture(self, candidate: str, info: dict) -> str | None:
+        return None
 
     def fits(self, text: str) -> bool:
         return True
@@ -280,6 +284,14 @@ class WordSearch(Task):
                 # never 1 for another word, however close: only the target itself solves the task
                 yield word, Score(min(max(0.0, float(vectors[word] @ vectors[self.hidden])), 0.9999))
 
+    def picture(self, candidate: str, info: dict) -> str | None:
+        import pictures
+        row, table = word_vectors()
+        if self.embedder or candidate not in row:
+            return None
+        order = np.argsort(-table @ table[row[self.hidden]], kind="stable")
+        return pictures.closeness(int(np.flatnonzero(order == row[candidate])[0]), len(row))
+
 
 @functools.cache
 def load_embedder(source: str):
@@ -385,6 +397,10 @@ class Molecule(Task):
             else:
                 yield smiles, Score(0.0, valid=False, info=result)
 
+    def picture(self, candidate: str, info: dict) -> str | None:
+        import pictures
+        return pictures.molecule(candidate)
+
 
 def smiles_in(completion: str) -> list[str]:
     """What an answer may mean as a SMILES string, in order: the strings of its JSON, the words of its last fence, else
@@ -488,6 +504,15 @@ class Arc(Task):
             if value == 1:
                 info["predictions"] = predictions       # the answers that this program votes for
             yield candidates[number], Score(value, any(out is not None for out in outputs), info)
+
+    def picture(self, candidate: str, info: dict) -> str | None:
+        """Inputs, what the program makes of them (it runs once more, in the sandbox), and the truth."""
+        import pictures
+        pairs = [*self.train, *self.test]
+        [(_, result)] = self.sandbox.run([candidate], [a for a, _ in pairs])
+        return pictures.grids([
+            (("train " if i < len(self.train) else "test ") + ("" if b is None else "\u2713" if out == b else "\u2717"),
+             [("input", a), ("program", out), ("truth", b)]) for i, ((a, b), out) in enumerate(zip(pairs, result.outputs))])
 
     def conclude(self, evaluations: list[tuple[str, Score]]) -> dict:
         """The vote of all programs that solve every training pair, over their answers to all test inputs at once; among

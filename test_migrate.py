@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import warnings
+from html.parser import HTMLParser
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"      # before transformers is imported: no test may reach for the network
@@ -29,6 +30,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub import ModelCard
 from huggingface_hub.errors import GatedRepoError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,8 +41,12 @@ sys.path.append(str(Path(__file__).parent / "examples"))
 import ablations
 import discover
 import docking
+import hub
+import hub_server
 import migrate
 import objectives
+import page
+import pictures
 import report
 import runs
 import sandbox as sandbox_module
@@ -1727,6 +1733,328 @@ def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path, capsys):
     table = report.arc_table([*rows.values()])
     assert "| ARC-AGI-1 training | 16 | enumerate | 1 | 100% [100%, 100%] | 100% [100%, 100%] | 3 |" in table
     assert "| ARC-AGI-1 training | 2 | enumerate | 1 | 0% [0%, 0%] | 0% [0%, 0%] | - |" in table
+
+
+# ------------------------------------------------------------------------------------ after a search: the Hub
+
+IN_A_FRESH_PROCESS = """
+import contextlib, io, json, os, sys, time, urllib.request
+import hub, migrate, runs
+from huggingface_hub import HfApi, constants, hf_hub_download
+assert not constants.HF_HUB_OFFLINE and not os.path.exists(os.environ["HF_HOME"])     # an empty cache
+time.sleep = lambda seconds: None       # neither we nor the client wait before another try
+
+def command(*argv):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = runs.exit_code(migrate.main, list(argv))
+    return code, out.getvalue()
+
+def faults(*wanted):
+    urllib.request.urlopen(urllib.request.Request(os.environ["HF_ENDPOINT"] + "/faults", json.dumps(wanted).encode()))
+"""
+PUSH = IN_A_FRESH_PROCESS + """
+run, token, said = sys.argv[1], sys.argv[2], {}
+said["no token"] = command("push", run, "alice/found")
+os.environ["HF_TOKEN"] = "hf_some_other_token"
+said["401"] = command("push", run, "alice/found")
+os.environ["HF_TOKEN"] = token
+said["403"] = command("push", run, "bob/found")
+said["409"] = command("push", run, "alice/taken")
+faults(*[["/blob/", "close"]] * 100)
+said["closed in the weights"] = command("push", run, "alice/found")
+faults(*[["/commit/", "close"]] * 100)
+said["closed"] = command("push", run, "alice/found")
+faults(["repos/create", 500], ["repos/create", 500], ["/preupload/", 500], ["/preupload/", 503],
+       ["/lfs/", "close"], ["/commit/", "close"])
+said["mended"] = command("push", run, "alice/found")
+said["again"] = command("push", run, "alice/found")
+said["card"] = open(hf_hub_download("alice/found", "README.md")).read()
+HfApi().create_repo("alice/words")
+HfApi().upload_folder(repo_id="alice/words", folder_path="tiny/wordsearch")
+said["base"] = command("push", run, "alice/found", "--base", "alice/words")
+said["card with base"] = open(hf_hub_download("alice/found", "README.md")).read()
+print(json.dumps(said))
+"""
+LOAD = IN_A_FRESH_PROCESS + """
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+import tasks, torch
+config = migrate.Config(**json.loads(sys.argv[1]))
+task = tasks.WordSearch()
+source = migrate.model_source(config, task)
+rows, found = [[5, 1], [300, 1], [4000, 77, 1]], {}
+
+def logprobs(model, prompt):
+    with torch.no_grad():
+        return [model(torch.tensor([prompt + row])).logits[0].log_softmax(-1)[range(len(prompt) - 1, len(prompt) + len(row) - 1),
+                row].sum().item() for row in rows]
+
+for name, adapter, base in (("hub", "alice/found", "alice/words"), ("disk", sys.argv[2], source), ("fresh", None, source)):
+    config.init_adapter = adapter
+    policy = migrate.load_policy(config, base)
+    prompt = migrate.encode_prompt(policy, task.prompt())
+    found[name] = logprobs(policy.model, prompt)
+base = AutoModelForCausalLM.from_pretrained("alice/words", dtype="float32")
+found["peft"] = logprobs(PeftModel.from_pretrained(base, "alice/found").eval(), prompt)
+found["sample"] = command("sample", "alice/found", "-n", "5")
+found["no adapter"], found["no such"] = command("sample", "alice/taken"), command("sample", "alice/nothing")
+print(json.dumps(found))
+"""
+
+
+def fresh_process(script, *arguments, server, home):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    result = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], cwd=HERE, capture_output=True, text=True, env={
+        **environment, "HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1]), result.stdout + result.stderr
+
+
+def test_a_run_is_pushed_and_loads_back_in_a_fresh_process_whatever_goes_wrong_in_between(tmp_path):
+    """The real client against a server that speaks the Hub's HTTP API. Catches: a half-pushed repository that blocks the next
+    try, a token on disk or in a message, a path of this machine in the card, weights that are not the run's."""
+    folder, token = tmp_path / "r", hub_server.TOKEN
+    code = runs.exit_code(migrate.main, ["--target", "cement", "--steps", "5", "--lr", "0.1", "--out", str(folder)])
+    files = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with hub_server.HubServer() as server:
+        server.create("alice/taken", {"README.md": b"something else"})
+        said, output = fresh_process(PUSH, folder, token, server=server, home=tmp_path / "home1")
+        for fault, words in {"no token": "hf auth login", "401": "does not accept the token", "403": "no right to write to bob/found",
+                             "409": "alice/taken is taken", "closed": "connection to the Hub broke",
+                             "closed in the weights": "connection to the Hub broke"}.items():
+            code, text = said[fault]
+            assert code == 2 and text.startswith("error: ") and text.count("\n") == 1 and words in text, (fault, text)
+            assert f"python migrate.py push {folder} " in text, fault
+        assert server.repos.keys() == {"alice/taken", "alice/found", "alice/words"} and server.repos["alice/taken"]["README.md"] == b"something else"
+        assert [said[name][0] for name in ("mended", "again", "base")] == [0, 0, 0], said
+        assert server.commits["alice/found"] == 3       # the creation, the push, and that with a base; none for nothing new
+        assert files == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        everything = output + "".join(p.read_bytes().decode("latin-1") for p in tmp_path.rglob("*") if p.is_file())
+        everything += "".join(data.decode("latin-1") for data in server.repos["alice/found"].values())
+        assert token not in everything and "hf_some_other_token" not in everything
+
+        there = server.repos["alice/found"]
+        assert set(there) == {".gitattributes", "README.md", "search.svg", "adapter_config.json", "adapter_model.safetensors",
+                              "search/config.json", "search/summary.json", "search/evals.jsonl", "search/steps.jsonl"}
+        assert str(HERE) not in there["adapter_config.json"].decode() and str(folder) not in said["card"]
+        card = ModelCard(said["card"])
+        assert card.data.license == "apache-2.0" and card.data.library_name == "peft" and card.data.base_model is None
+        assert ModelCard(said["card with base"]).data.base_model == "alice/words"
+        assert json.loads(there["adapter_config.json"])["base_model_name_or_path"] == "alice/words"
+        summary = json.loads((folder / "summary.json").read_text())
+        metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}
+        assert metrics["best_score"] == summary["best_score"] and metrics["evaluations"] == summary["evaluations"]
+
+        config = json.loads((folder / "config.json").read_text())["config"]
+        found, _ = fresh_process(LOAD, json.dumps(config), folder, server=server, home=tmp_path / "home2")
+    assert found["hub"] == pytest.approx(found["disk"], abs=1e-6) and found["peft"] == pytest.approx(found["disk"], abs=1e-6)
+    assert max(abs(a - b) for a, b in zip(found["hub"], found["fresh"])) > 1e-2
+    assert found["sample"][0] == 0 and len(found["sample"][1].splitlines()) > 3
+    for name, words in (("no adapter", "holds no LoRA adapter"), ("no such", "neither a folder with an adapter nor a Hub repository")):
+        assert found[name][0] == 2 and words in found[name][1] and found[name][1].count("\n") == 1
+
+
+def test_a_card_holds_whatever_a_model_wrote(tmp_path):
+    """Catches: a candidate that leaves its code block, or ends the metadata, or names the base by its path on this machine."""
+    hostile = ["```\n---\nlicense: mit\n---\n<script>", "````` # title", "\x1b[31mred \u202e ![](http://x)"]
+    evals = [dict(index=i, step=1, proposal=i + 1, origin="on-policy", parents=[], candidate=c, score=0.5, valid=True, tokens=None,
+                  info={}) for i, c in enumerate(hostile)]
+    summary = dict(task="a: `task`", target="---\n# x", best_score=0.5, best=hostile[0], best_at_proposal=1, evaluations=3, proposals=3)
+    record = dict(config=dataclasses.asdict(Config()), options={"target": "`"}, versions={"torch": "2"},
+                  command=["--task", "x.py", "--out", "/home/me/r", "--seed", "1", "--resume"])
+    card = ModelCard(str(hub.model_card("me/x", record, summary, evals, "llama", False, False, {})))
+    assert card.data.license == "other" and card.data.base_model is None and len(card.data.eval_results) == 4
+    outside = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$", "", card.text)
+    assert not re.search("<script>|title|http://x|license|\x1b|\u202e", outside) and "/home/me" not in card.text
+    assert "python migrate.py --task x.py --seed 1\n" in card.text
+    assert hub.without(["--out", "a", "--out=b", "--resume", "--seed", "1"], "--out", "--resume") == ["--seed", "1"]
+
+
+def test_a_search_starts_from_the_adapter_of_another(tmp_path, capsys, monkeypatch):
+    """Catches: an adapter that is not loaded, or not by a resumed run; a wrong base or shape that is loaded all the same."""
+    _, _, _, lora = run(tmp_path / "a", WordSearch(target="mob"), preset="tiny", method="grpo", steps=3)
+    task = WordSearch(target="mob")
+    config = migrate.resolve(dict(preset="tiny", init_adapter=str(tmp_path / "a")), task)
+    assert same_weights(migrate.load_policy(config, migrate.model_source(config, task)).parameters(), lora)
+
+    arguments = ["--target", "mob", "--steps", "4", "--init-adapter", tmp_path / "a"]
+    assert command_line(capsys, *arguments, "--out", tmp_path / "whole")[0] == 0
+    assert json.loads((tmp_path / "whole" / "config.json").read_text())["config"]["init_adapter"] == str(tmp_path / "a")
+    real, steps = migrate.update, []
+
+    def interrupted(*given):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return real(*given)
+    monkeypatch.setattr(migrate, "update", interrupted)
+    assert command_line(capsys, *arguments, "--out", tmp_path / "parts")[0] == 130
+    monkeypatch.setattr(migrate, "update", real)
+    code, _, err = command_line(capsys, *arguments[:-2], "--out", tmp_path / "parts", "--resume")
+    assert code == 2 and "differs in init_adapter" in err
+    assert command_line(capsys, *arguments, "--out", tmp_path / "parts", "--resume")[0] == 0
+    for name in ("evals.jsonl", "adapter/adapter_model.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "adapter_config.json").write_text((tmp_path / "a" / "adapter" / "adapter_config.json").read_text())
+    (bad / "adapter_model.safetensors").write_bytes(b"not at all")
+    for extra, words in ((["--lora-r", "8"], "has another shape (--lora-r 16 --lora-alpha 64 --lora-targets 2.mlp.up_proj)"),
+                         (["--lora-alpha", "8"], "has another shape"), (["--lora-targets", "all-linear"], "has another shape"),
+                         (["--init-adapter", bad], "holds no readable LoRA adapter"), (["--init-adapter", tmp_path], "holds no LoRA adapter"),
+                         (["--init-adapter", "../nowhere"], "neither a folder with an adapter nor a Hub repository")):
+        code, _, err = command_line(capsys, *arguments, *extra, "--out", tmp_path / "none")
+        assert code == 2 and words in err and err.count("\n") == 1 and not (tmp_path / "none").exists()
+    other = tmp_path / "other-base"
+    other.symlink_to(HERE / "tiny" / "wordsearch")
+    code, _, err = command_line(capsys, *arguments, "--model", other, "--preset", "tiny", "--out", tmp_path / "none")
+    assert code == 2 and "belongs to the base" in err
+
+
+def test_sampling_shows_what_a_search_learned(tmp_path, capsys):
+    """The share of cement's relatives among samples rises; the scores beside them are those of the search."""
+    _, evals, _, _ = run(tmp_path / "r", WordSearch(target="cement"), preset="tiny", method="migrate", n_on_policy=5, n_neighbors=4,
+                         n_greedy=1, steps=15, lr=2e-2)
+    (tmp_path / "r" / "config.json").write_text(json.dumps({
+        "config": {k: v for k, v in dataclasses.asdict(migrate.resolve(dict(preset="tiny", lr=2e-2), WordSearch())).items()},
+        "options": {"target": "cement"}}))
+    code, out, _ = command_line(capsys, "sample", tmp_path / "r", "-n", 40)
+    lines = [line.split() for line in out.splitlines()[1:]]
+    assert code == 0 and sum(int(times) for times, *_ in lines) == 40
+    known = {e["candidate"]: f"{e['score']:.4f}" for e in evals}
+    assert all(score == known.get(word, "-") for _, score, word in lines)
+    row, vectors = tasks.word_vectors()
+    closeness = [vectors[row[word]] @ vectors[row["cement"]] for times, _, word in lines for _ in range(int(times)) if word in row]
+    assert np.mean(closeness) > 0.05 + np.mean(vectors @ vectors[row["cement"]])
+
+
+@pytest.mark.parametrize("folder", sorted(p.parent.name for p in (HERE / "tiny").glob("*/config.json")))
+def test_bundled_policies_are_hub_artifacts(folder):
+    """`hf upload USER/NAME tiny/...` is all it takes: card, metadata and files as the Hub wants them; nothing of this machine."""
+    files = {p.name for p in (HERE / "tiny" / folder).iterdir()}
+    assert {"README.md", "config.json", "model.safetensors", "generation_config.json", "tokenizer.json"} <= files
+    card = ModelCard.load(HERE / "tiny" / folder / "README.md")
+    assert card.data.license and card.data.library_name == "transformers" and card.data.pipeline_tag == "text-generation"
+    assert card.data.base_model is None and isinstance(card.data.tags, list) and len(card.text) > 500
+    for name in files - {"model.safetensors"}:
+        assert not re.search(r"/(home|tmp|work|root|Users)/", (HERE / "tiny" / folder / name).read_text()), name
+
+
+# ------------------------------------------------------------------------------------ after a search: pages
+
+class Elements(HTMLParser):
+    """What a browser would find in a page, unless it is lenient in ways of its own."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.words = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    handle_startendtag = handle_starttag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def test_a_page_stands_alone_and_runs_nothing_that_a_model_wrote(tmp_path):
+    """Catches: hostile candidates that become markup, in the page and in the picture; anything loaded from elsewhere."""
+    hostile = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "</style></svg><svg onload=alert(1)>", "\ud800\x00\x1b",
+               "a\n</pre><iframe src=http://x>", "&lt;b&gt;"]
+
+    class Hostile(Letters):
+        def picture(self, candidate, info):
+            raise ValueError("no picture of this")
+    (tmp_path / "config.json").write_text(json.dumps(dict(config=dataclasses.asdict(Config(task="<b>.py", model="<i>")), options={
+        "target": "</title><script>"}, command=["--x", "<script>"])))
+    with open(tmp_path / "evals.jsonl", "w") as file:
+        for i, c in enumerate(hostile * 6):
+            origin = ["on-policy", "neighbor", "warm-start"][i % 3]
+            file.write(json.dumps(dict(index=i, step=i // 3, proposal=i, origin=origin, parents=[hostile[i % 6 - 1]] if i > 6 else [],
+                                       candidate=c + "!" * (i // 6), score=i / 50, valid=i % 5 > 0, tokens=None, info={})) + "\n")
+    (tmp_path / "steps.jsonl").write_text("")
+    text = page.write(tmp_path, task=Hostile()).read_text(encoding="utf-8")
+    found = Elements(text)
+    assert not {"script", "img", "iframe", "b>", "i", "link", "object", "foreignobject"} & set(found.tags)
+    assert not [k for k, v in found.attributes if k.startswith("on") or k in ("src", "href", "srcset")]
+    assert "default-src 'none'" in text and not re.search(r"url\(|@import", text)
+    assert not re.search("[\ud800-\udfff\x00\x1b]", text) and "<script>alert(1)</script>" in found.words
+    picture = page.standalone(page.search_curve(page.read(tmp_path)[1]))
+    import xml.etree.ElementTree
+    tags = {element.tag.split("}")[1] for element in xml.etree.ElementTree.fromstring(picture).iter()}
+    assert tags == {"svg", "style", "rect", "title", "path", "text", "circle"}
+
+
+def test_every_run_leaves_a_page_and_a_broken_page_loses_no_run(tmp_path, capsys, monkeypatch):
+    arguments = ["--target", "mob", "--steps", "4", "--n-on-policy", "3", "--n-greedy", "1", "--n-neighbors", "3"]
+    assert command_line(capsys, *arguments, "--out", tmp_path / "a")[0] == 0
+    text = (tmp_path / "a" / "report.html").read_text()
+    found, summary = Elements(text), json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert f"{summary['best_score']:.4f}" in found.words and summary["best"] in found.words and "rank" in found.words
+    for name, (_, meaning) in page.GLOSSARY.items():
+        assert name in found.words and meaning in found.words
+    monkeypatch.setattr(page, "run_page", lambda *_: 1 / 0)
+    code, out, err = command_line(capsys, *arguments, "--out", tmp_path / "b")
+    assert code == 0 and "run: " in out and f"python report.py {tmp_path / 'b'} --html" in err
+    monkeypatch.undo()
+    assert runs.exit_code(report.main, [str(tmp_path / "b"), "--html"]) == 0 and (tmp_path / "b" / "report.html").exists()
+    (tmp_path / "b" / "summary.json").unlink()          # a run that is not finished has a page as well
+    assert runs.exit_code(report.main, [str(tmp_path / "b"), "--html"]) == 0
+    assert "not finished" in (tmp_path / "b" / "report.html").read_text()
+
+
+def test_runs_are_compared_with_the_spread_over_seeds(tmp_path, capsys):
+    """The numbers in the page are those of the runs; a band reaches from the worst seed to the best."""
+    scores = {}
+    for method, seed in (("migrate", 0), ("migrate", 1), ("random", 0)):
+        command_line(capsys, "--target", "mob", "--proposals", 30, "--method", method, "--seed", seed, "--out", tmp_path / f"{method}{seed}")
+        scores[method, seed] = json.loads((tmp_path / f"{method}{seed}" / "summary.json").read_text())["best_score"]
+    assert runs.exit_code(report.main, [str(tmp_path), "--html", str(tmp_path / "c.html")]) == 0
+    found = Elements((tmp_path / "c.html").read_text())
+    assert "| published | tiny, 30 proposals | migrate | 2 |" in capsys.readouterr().out and found.tags.count("table") == 1
+    assert f"migrate {(scores['migrate', 0] + scores['migrate', 1]) / 2:.3f}" in found.words
+    assert f"random {scores['random', 0]:.3f}" in found.words
+    assert sum(k == "style" and "opacity:.16" in v for k, v in found.attributes) == 1       # one method has two seeds
+    run_points = page.progress(tmp_path / "random0", report.read_run(tmp_path / "random0", {}), n=30)["grid"]
+    evals = runs.read_jsonl(tmp_path / "random0" / "evals.jsonl")
+    assert [best for best, _ in run_points] == [max(e["score"] for e in evals if e["proposal"] <= k) for k in range(31)]
+    code = runs.exit_code(report.main, [str(tmp_path / "nowhere"), "--html"])
+    assert code == 2 and "name a run folder" in capsys.readouterr().err
+
+
+def test_pictures_show_ranks_molecules_and_grids():
+    word = WordSearch(target="cement")
+    assert "the target itself" in word.picture("cement", {}) and word.picture("<b>", {}) is None
+    row, vectors = tasks.word_vectors()
+    nearest = sorted(row, key=lambda w: -float(vectors[row[w]] @ vectors[row["cement"]]))
+    assert "rank 7 of 12,719" in word.picture(nearest[7], {})
+    molecule = Molecule(target="qed").picture("CC(=O)Nc1ccc(O)cc1", {})
+    assert molecule.startswith("<svg") and molecule.count("class='bond-") >= 11 and Molecule(target="qed").picture("C(", {}) is None
+    arc = tasks.Arc(target="3c9b0459")
+    turned = arc.picture("import numpy as np\ndef transform(grid):\n    return np.rot90(grid, 2)", {})
+    assert turned.count("\u2713") == 5 and turned.count("<g ") == 5 * 3
+    areas = [int(n) for n in re.findall(r"M\d+ \d+h(\d+)v1h-\1z", pictures.cells([[1, 1, 2], [2, 1, 1]]))]
+    assert areas == [2, 2, 1, 1] and pictures.cells([[3]]).count("#4fcc30") == 1
+    broken = arc.picture("def transform(grid):\n    return 1 / 0", {})
+    assert broken.count("no output") == 5 == broken.count("\u2717")
+
+
+def test_tracking_logs_every_step_and_is_asked_for(tmp_path, capsys, monkeypatch):
+    arguments = ["--target", "mob", "--steps", "3", "--out", tmp_path / "r", "--track"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "trackio", None)         # as if it were not installed
+        code, _, err = command_line(capsys, *arguments)
+        assert code == 2 and "pip install trackio" in err and err.count("\n") == 1 and not (tmp_path / "r").exists()
+    if not importlib.util.find_spec("trackio"):
+        return
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    assert command_line(capsys, *arguments)[0] == 0
+    assert len(list((tmp_path / "trackio").glob("*.db"))) == 1
 
 
 # ---------------------------------------------------------------------------------------- command line
