@@ -10,7 +10,6 @@ is the same token in every operation. Nothing here was derived from ARC's own ta
 from __future__ import annotations
 
 import itertools
-import random
 import re
 from dataclasses import dataclass
 
