@@ -1916,13 +1916,13 @@ def test_a_search_starts_from_the_adapter_of_another(tmp_path, capsys, monkeypat
 def test_sampling_shows_what_a_search_learned(tmp_path, capsys):
     """The share of cement's relatives among samples rises; the scores beside them are those of the search."""
     _, evals, _, _ = run(tmp_path / "r", WordSearch(target="cement"), preset="tiny", method="migrate", n_on_policy=5, n_neighbors=4,
-                         n_greedy=1, steps=15, lr=2e-2)
+                         n_greedy=1, steps=40, lr=2e-2)
     (tmp_path / "r" / "config.json").write_text(json.dumps({
         "config": {k: v for k, v in dataclasses.asdict(migrate.resolve(dict(preset="tiny", lr=2e-2), WordSearch())).items()},
         "options": {"target": "cement"}}))
-    code, out, _ = command_line(capsys, "sample", tmp_path / "r", "-n", 40)
+    code, out, _ = command_line(capsys, "sample", tmp_path / "r", "-n", 200)
     lines = [line.split() for line in out.splitlines()[1:]]
-    assert code == 0 and sum(int(times) for times, *_ in lines) == 40
+    assert code == 0 and sum(int(times) for times, *_ in lines) == 200
     known = {e["candidate"]: f"{e['score']:.4f}" for e in evals}
     assert all(score == known.get(word, "-") for _, score, word in lines)
     row, vectors = tasks.word_vectors()
