@@ -7,7 +7,7 @@
 #   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations, 13 at 10,000
 #   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1
 #   bash run_all.sh ablations         #   what each part of the method is good for, on development targets (40)
-#   SMOKE=1 bash run_all.sh           # a sliver of everything in three minutes
+#   SMOKE=1 bash run_all.sh           # a sliver of everything in a minute and a half
 #
 #   ENGINE=..   local (default): worker processes on this machine
 #               slurm: a job array (its settings: SBATCH_PARTITION, SBATCH_GPUS, SBATCH_TIMELIMIT, ..)
@@ -35,7 +35,7 @@ search() {      # search FOLDER TASK TARGET METHOD SEED FLAGS..: a search, as it
   echo "$script --task $2 --target $3 --method $4 --seed $5 ${*:6} --resume --out $OUT/$1/$4/$3-$5"
 }
 
-first() { head -n "${SMOKE:-$1}"; }                     # first N: the first N lines; of a smoke test, the first
+first() { sed -n "1,${SMOKE:-$1}p"; }                 # first N: the first N lines; of a smoke test, the first
 
 of() { if [ -n "$SMOKE" ]; then echo "$2"; else echo "$1"; fi; }        # of FULL SMOKE: how many
 
