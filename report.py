@@ -60,7 +60,7 @@ def read_run(folder: Path, groups: dict[str, str]) -> dict:
 def label(method: str, command: list[str]) -> str:
     """A method, with what its command line changed of the settings: migrate (4,1,5) top-k=1."""
     told_elsewhere = ("task target method seed preset model candidates-per-completion proposals steps budget out resume "
-                      "track").split()
+                      "track data").split()
     flags = dict(re.findall(r"--([^\s=]+)((?:[ =](?!--)\S+)*)", " ".join(command)))
     counts = [flags.pop(f"n-{name}")[1:] for name in ("on-policy", "greedy", "neighbors") if f"n-{name}" in flags]
     others = [f"{name}{value.replace(' ', '=')}" for name, value in flags.items() if name not in told_elsewhere]
