@@ -82,6 +82,7 @@ class Config:
     eps_high: float = 0.28            # see eps_low
     kl_coef: float = 0.0              # weight of the KL term to the frozen base
     mask_zero: bool = True            # leave completions of score 0 out of the loss (they count in the mean)
+    zero_repeats: bool = False        # to the update, a drawn candidate that is known already is worth 0, not its score
     lora_r: int = 64                  # LoRA rank
     lora_alpha: int = 16              # LoRA scale: the update is multiplied by lora_alpha / lora_r
     lora_targets: str = "q_proj,v_proj"  # modules that get LoRA weights, comma-separated, or all-linear
@@ -544,7 +545,8 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr
 
     A group of equal scores has no advantage and is skipped; a loss that is not finite raises FloatingPointError.
     """
-    scores = torch.tensor([row.score for row in rows])                                  # (G,)
+    worth_0 = [config.zero_repeats and row.origin != GREEDY and not row.new for row in rows]
+    scores = torch.tensor([0.0 if zero else row.score for row, zero in zip(rows, worth_0)])             # (G,)
     if scores.max() == scores.min():
         return {"skipped": True}
     G, completions = len(rows), [row.tokens for row in rows]

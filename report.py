@@ -263,8 +263,10 @@ def compare(args) -> None:
     for protocol, group in sorted({(r["protocol"], r["group"]) for r in rows if r["method"] == args.against}):
         chosen = [r for r in rows if (r["protocol"], r["group"]) == (protocol, group)]
         for other in sorted({r["method"] for r in chosen} - {args.against}):
-            d = difference(chosen, (protocol, protocol), (args.against, other), lambda r: 100 * int(r["found"]))
-            print(f"{group}, {protocol}: found, {args.against} minus {other}, paired by target and seed: {d} points")
+            found, soon = (difference(chosen, (protocol, protocol), (args.against, other), value) for value in (
+                lambda r: 100 * int(r["found"]), lambda r: 100 * (int(r["found"]) and float(r["guesses"]) <= 250)))
+            print(f"{group}, {protocol}: {args.against} minus {other}, paired by target and seed: "
+                  f"found {found} points, by 250 guesses {soon}")
 
 
 if __name__ == "__main__":

@@ -224,8 +224,8 @@ class WordSearch(Task):
                       lora_alpha=16, inner_iterations=2, max_new_tokens=64)}
     # tiny: chosen on the development targets. LoRA sits where the bundled policy answers all its prompts (its card).
     presets["tiny"] = presets["paper"] | dict(lr=5e-3, lora_r=16, lora_alpha=64, lora_targets="2.mlp.up_proj")
-    # novelty: repeats are redrawn, up to three draws for each guess; without them a larger learning rate pays
-    presets["novelty"] = presets["tiny"] | dict(novelty=3, lr=3e-2)
+    # novelty: repeats are redrawn, up to three draws for each guess, and what remains of them is worth nothing
+    presets["novelty"] = presets["tiny"] | dict(novelty=3, zero_repeats=True, lr=1e-2)
 
     # Prompts never say anything about the target. Their wording is what tiny/wordsearch was trained on.
     def prompt(self) -> str:
@@ -342,12 +342,14 @@ class Molecule(Task):
     presets: ClassVar[dict[str, dict]] = {
         "paper": dict(proposals=200, n_on_policy=2, n_greedy=1, n_neighbors=2, top_k=1, lr=5e-5, lora_r=64,
                       lora_alpha=16, inner_iterations=2, max_new_tokens=256)}
-    # tiny: chosen on osimertinib_mpo and perindopril_mpo at 1,000 evaluations. An invalid molecule is a lesson, too
-    presets["tiny"] = dict(proposals=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10, lr=3e-3, lora_r=32,
-                           lora_alpha=32, lora_targets="all-linear", inner_iterations=1, max_new_tokens=64,
-                           mask_zero=False, novelty=3)
-    # tiny-2-1-2: the paper's group
-    presets["tiny-2-1-2"] = presets["tiny"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
+    # tiny: for the bundled policy, whose molecules are short. An invalid one is a lesson, too
+    presets["tiny"] = presets["paper"] | dict(lr=3e-3, lora_r=32, lora_alpha=32, lora_targets="all-linear",
+                                              inner_iterations=1, max_new_tokens=64, mask_zero=False)
+    # novelty: repeats are redrawn, in larger groups; chosen on osimertinib_mpo and perindopril_mpo
+    presets["novelty"] = presets["tiny"] | dict(proposals=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10, novelty=3)
+    # novelty-2-1-2: the same with the paper's group
+    presets["novelty-2-1-2"] = presets["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
+    default_preset: ClassVar[str] = "novelty"
 
     def __post_init__(self):
         try:

@@ -607,6 +607,22 @@ def test_masking_follows_the_score_and_leaves_the_mean_alone(monkeypatch):
     assert masked.tolist() == [[0, 0], [1, 0]] and unmasked.tolist() == [[1, 1], [1, 0]]
 
 
+def test_a_repeat_that_is_worth_nothing_is_pushed_away_and_a_replay_is_not(monkeypatch):
+    """zero_repeats: to the update, not to the archive or the log, a drawn candidate that is known already counts 0."""
+    seen = []
+    monkeypatch.setattr(migrate, "grpo_loss", lambda new, old, a, *rest: seen.append(a.tolist()) or
+                        (new.sum() * 0, torch.zeros_like(new, dtype=torch.bool)))
+    rows = [migrate.Row("on-policy", [], [5, 6], "a", score=0.9, valid=True, new=False),
+            migrate.Row("neighbor", ["a"], [7], "b", score=0.6, valid=True, new=True),
+            migrate.Row("greedy", [], [8], "c", score=0.9, valid=True)]
+    for zero_repeats in (True, False):
+        config = migrate.resolve(dict(zero_repeats=zero_repeats, inner_iterations=1), Letters())
+        policy = migrate.load_policy(config, migrate.model_source(config, Letters()))
+        migrate.update(policy, torch.optim.AdamW(policy.parameters().values()), rows, [9, 9], 0.0, config)
+    assert seen == [pytest.approx([-0.5, 0.1, 0.4]), pytest.approx([0.1, -0.2, 0.1])]
+    assert [row.score for row in rows] == [0.9, 0.6, 0.9]
+
+
 def test_novelty_keeps_unseen_candidates_first_and_counts_every_draw(tmp_path):
     plain, novel = (run(tmp_path / str(k), novelty=k, steps=15)[0] for k in (1, 4))
     assert novel["evaluations"] > plain["evaluations"]
