@@ -122,13 +122,15 @@ def auc_top(scores: list[float], budget: int, k: int = 10, every: int = 100) -> 
 
 
 def molecule_table(rows: list[dict], against: str) -> str:
-    """Markdown: AUC top-10 by objective and (preset, method), mean over seeds, for one number of evaluations each; below,
-    the method `against` and each other one, in percent of the other's mean, paired by objective and seed."""
+    """Markdown: AUC top-10 by objective and (preset, method), mean over seeds, for each number of evaluations or proposals;
+    below, the method `against` and each other one, in percent of the other's mean, paired by objective and seed."""
     lines = []
-    for limit in sorted({int(r["limit"]) for r in rows}):
+    for count in sorted({r["protocol"].split(", ")[1] for r in rows}):
         runs = {}           # {(preset, method): {(objective, seed): AUC}}
-        for r in (r for r in rows if int(r["limit"]) == limit):
-            runs.setdefault((r["protocol"].split(",")[0], r["method"]), {})[r["target"], str(r["seed"])] = float(r["auc"])
+        for r in rows:
+            preset, counted = r["protocol"].split(", ")
+            if counted == count:
+                runs.setdefault((preset, r["method"]), {})[r["target"], str(r["seed"])] = float(r["auc"])
         names = {key: key[1] if key[0] == key[1] else f"{key[1]} ({key[0]})" for key in runs}
         targets = sorted({target for of in runs.values() for target, _ in of})
 
@@ -136,7 +138,7 @@ def molecule_table(rows: list[dict], against: str) -> str:
             values = [auc for (t, _), auc in of.items() if t == target]
             return sum(values) / len(values) if values else None
 
-        lines += [f"AUC top-10, {limit} evaluations", "", f"| objective | {' | '.join(names.values())} |",
+        lines += [f"AUC top-10, {count}", "", f"| objective | {' | '.join(names.values())} |",
                   "|---" * (len(runs) + 1) + "|"]
         of_target = {t: [mean(of, t) for of in runs.values()] for t in targets}
         for target, values in of_target.items():

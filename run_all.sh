@@ -76,16 +76,21 @@ wordsearch() {  # the paper's protocol, and novelty at as many evaluations; the 
 }
 
 molecule() {    # PMO's measure on its objectives; tuned on osimertinib_mpo and perindopril_mpo
-  local seed method target rest tuned="perindopril_mpo osimertinib_mpo"
+  local seed method target rest tuned="perindopril_mpo osimertinib_mpo" methods="migrate ns grpo grpo-greedy random discover"
   has_policy molecule || return 0
   rest="albuterol_similarity amlodipine_mpo celecoxib_rediscovery deco_hop fexofenadine_mpo median1 median2
         mestranol_similarity qed ranolazine_mpo scaffold_hop thiothixene_rediscovery troglitazone_rediscovery"
   for seed in $SEEDS; do for target in $(printf '%s\n' $tuned $rest | first 15); do
-    for method in migrate ns grpo grpo-greedy random discover; do
+    for method in $methods; do
       search molecule/1000 molecule "$target" "$method" "$seed" --budget "$(of 1000 40)"
     done
     echo "examples/graph_ga.py --target $target --seed $seed --budget $(of 1000 40)" \
          "--out $OUT/molecule/1000/graph-ga/$target-$seed"
+    if [ -n "$SMOKE$MODEL" ]; then continue; fi
+    search molecule/1000-2-1-2 molecule "$target" migrate "$seed" --preset novelty-2-1-2 --budget 1000
+    for method in migrate ns grpo; do                   # the paper's protocol
+      search molecule/200 molecule "$target" "$method" "$seed" --preset tiny --proposals 200
+    done
   done; done
   if [ -n "$SMOKE" ]; then return; fi
   for seed in $SEEDS; do for target in $rest; do
@@ -123,7 +128,10 @@ ablations() {   # groups of ten: the mixture, the k of top-k, the update, scalin
     top-10          migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --top-k 10
     no-update       migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --lr 0
     std             migrate-std         --n-on-policy 4  --n-greedy 1 --n-neighbors 5
-    own-prompt      migrate-own-prompt  --n-on-policy 4  --n-greedy 1 --n-neighbors 5"
+    own-prompt      migrate-own-prompt  --n-on-policy 4  --n-greedy 1 --n-neighbors 5
+    base-neighbors  migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --neighbors-from base
+    mask-zero       migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --mask-zero
+    keep-zero       migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --no-mask-zero"
   while read -r variant method flags; do if [ -n "$variant" ]; then
     for seed in $SEEDS; do
       for target in $(words development | first 20); do

@@ -343,10 +343,11 @@ class Molecule(Task):
         "paper": dict(proposals=200, n_on_policy=2, n_greedy=1, n_neighbors=2, top_k=1, lr=5e-5, lora_r=64,
                       lora_alpha=16, inner_iterations=2, max_new_tokens=256)}
     # tiny: for the bundled policy, whose molecules are short. An invalid one is a lesson, too
-    presets["tiny"] = presets["paper"] | dict(lr=3e-3, lora_r=32, lora_alpha=32, lora_targets="all-linear",
+    presets["tiny"] = presets["paper"] | dict(lr=5e-3, lora_r=32, lora_alpha=32, lora_targets="all-linear",
                                               inner_iterations=1, max_new_tokens=64, mask_zero=False)
-    # novelty: repeats are redrawn, in larger groups; chosen on osimertinib_mpo and perindopril_mpo
-    presets["novelty"] = presets["tiny"] | dict(proposals=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10, novelty=3)
+    # novelty: repeats are redrawn, and worth nothing; larger groups. Chosen on osimertinib_mpo and perindopril_mpo
+    presets["novelty"] = presets["tiny"] | dict(proposals=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
+                                                novelty=3, zero_repeats=True)
     # novelty-2-1-2: the same with the paper's group
     presets["novelty-2-1-2"] = presets["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
     default_preset: ClassVar[str] = "novelty"
