@@ -83,6 +83,7 @@ class Config:
     kl_coef: float = 0.0              # weight of the KL term to the frozen base
     mask_zero: bool = True            # leave completions of score 0 out of the loss (they count in the mean)
     zero_repeats: bool = False        # to the update, a drawn candidate that is known already is worth 0, not its score
+    pull_only: bool = False           # leave neighbours with a negative advantage out of the loss (they count in the mean)
     lora_r: int = 64                  # LoRA rank
     lora_alpha: int = 16              # LoRA scale: the update is multiplied by lora_alpha / lora_r
     lora_targets: str = "q_proj,v_proj"  # modules that get LoRA weights, comma-separated, or all-linear
@@ -552,7 +553,11 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr
     G, completions = len(rows), [row.tokens for row in rows]
     device = policy.model.get_output_embeddings().weight.device
     advantages = METHODS[config.method].advantages(scores).to(device)
-    keep = torch.tensor([[not (config.mask_zero and row.score == 0)] for row in rows], device=device)  # (G, 1)
+    # pull_only: a neighbour is no draw from pi(. | x). Pushing down what pi never says moves the weights as far as pushing
+    # down what it says, for nothing, and over thousands of evaluations this destroys the policy.
+    drop = [config.mask_zero and row.score == 0 or config.pull_only and row.origin == NEIGHBOR and a < 0
+            for row, a in zip(rows, advantages.tolist())]
+    keep = ~torch.tensor(drop, device=device)[:, None]                                                  # (G, 1)
     base = [None] * G
     if config.kl_coef:
         with torch.no_grad(), policy.model.disable_adapter():

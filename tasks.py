@@ -345,9 +345,10 @@ class Molecule(Task):
     # tiny: for the bundled policy, whose molecules are short. An invalid one is a lesson, too
     presets["tiny"] = presets["paper"] | dict(lr=5e-3, lora_r=32, lora_alpha=32, lora_targets="all-linear",
                                               inner_iterations=1, max_new_tokens=64, mask_zero=False)
-    # novelty: repeats are redrawn, and worth nothing; larger groups. Chosen on osimertinib_mpo and perindopril_mpo
+    # novelty: repeats are redrawn, and worth nothing; larger groups; neighbours never push, which is what keeps a search
+    # of 10,000 evaluations alive. Chosen on osimertinib_mpo and perindopril_mpo
     presets["novelty"] = presets["tiny"] | dict(proposals=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
-                                                novelty=3, zero_repeats=True)
+                                                novelty=3, zero_repeats=True, pull_only=True)
     # novelty-2-1-2: the same with the paper's group
     presets["novelty-2-1-2"] = presets["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
     default_preset: ClassVar[str] = "novelty"

@@ -607,6 +607,20 @@ def test_masking_follows_the_score_and_leaves_the_mean_alone(monkeypatch):
     assert masked.tolist() == [[0, 0], [1, 0]] and unmasked.tolist() == [[1, 1], [1, 0]]
 
 
+def test_with_pull_only_neighbours_below_the_mean_leave_the_loss_and_no_others(monkeypatch):
+    seen = []
+    monkeypatch.setattr(migrate, "grpo_loss", lambda new, old, a, mask, *rest: seen.append((a.tolist(), mask.tolist())) or
+                        (new.sum() * 0, torch.zeros_like(mask, dtype=torch.bool)))
+    rows = [migrate.Row(origin, [], [token], "c", score=score, valid=True, new=True) for token, (origin, score) in enumerate(
+        [("on-policy", 0.1), ("neighbor", 0.1), ("neighbor", 0.9), ("greedy", 0.1), ("neighbor", 0.8)], start=5)]
+    for pull_only in (True, False):
+        config = migrate.resolve(dict(pull_only=pull_only, inner_iterations=1), Letters())
+        policy = migrate.load_policy(config, migrate.model_source(config, Letters()))
+        migrate.update(policy, torch.optim.AdamW(policy.parameters().values()), rows, [9, 9], 0.0, config)
+    assert [mask for _, mask in seen] == [[[1], [0], [1], [1], [1]], [[1]] * 5]
+    assert all(a == pytest.approx([-0.3, -0.3, 0.5, -0.3, 0.4]) for a, _ in seen)       # in the mean they are, either way
+
+
 def test_a_repeat_that_is_worth_nothing_is_pushed_away_and_a_replay_is_not(monkeypatch):
     """zero_repeats: to the update, not to the archive or the log, a drawn candidate that is known already counts 0."""
     seen = []
