@@ -104,7 +104,7 @@ def table(rows: list[dict]) -> str:
 
 def difference(rows: list[dict], protocols: tuple[str, str], methods: tuple[str, str], value) -> str:
     """Paired difference of two (protocol, method) rows over the (target, seed) pairs that both have, with interval."""
-    a, b = ({(r["target"], r["seed"]): value(r) for r in rows if (r["protocol"], r["method"]) == key}
+    a, b = ({(r["target"], str(r["seed"])): value(r) for r in rows if (r["protocol"], r["method"]) == key}
             for key in zip(protocols, methods))
     pairs = [{"target": t, "d": a[t, s] - b[t, s]} for t, s in a.keys() & b.keys()]
     return with_interval(sorted(pairs, key=lambda p: p["target"]), lambda r: r["d"], form="{:+.1f}") if pairs else "-"

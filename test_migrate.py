@@ -1538,6 +1538,12 @@ def test_a_table_tells_runs_of_different_settings_apart(flags, expected):
     assert report.label("migrate", flags.split()) == expected
 
 
+def test_runs_of_a_csv_file_are_paired_with_runs_of_a_folder():
+    """Seeds are text in the one and numbers in the other."""
+    rows = [{"protocol": "p", "method": m, "target": "a", "seed": seed, "v": v} for m, seed, v in (("x", "42", 3), ("y", 42, 1))]
+    assert report.difference(rows, ("p", "p"), ("x", "y"), lambda r: r["v"]) == "+2.0 [+2.0, +2.0]"
+
+
 QUICK = """
 import json, sys
 from pathlib import Path
