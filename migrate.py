@@ -72,7 +72,7 @@ class Config:
     n_greedy: int = 1                 # rows of a group replayed from the archive's best (beta)
     n_neighbors: int = 5              # rows of a group sampled under the neighbour prompt (gamma)
     top_k: int = 3                    # parents and replays are drawn uniformly from the k best of the archive
-    novelty: int = 1                  # draw up to this many times as often, keep unseen candidates first; 1: plain
+    novelty: int = 1                  # draw up to this many times as often; what stays a repeat is worth 0; 1: plain
     neighbors_from: str = "policy"    # who answers the neighbour prompt: policy, or base (LoRA switched off)
     temperature: float = 1.0          # of sampling and of scoring alike
     max_new_tokens: int = 64          # longest completion
@@ -82,7 +82,6 @@ class Config:
     eps_high: float = 0.28            # see eps_low
     kl_coef: float = 0.0              # weight of the KL term to the frozen base
     mask_zero: bool = True            # leave completions of score 0 out of the loss (they count in the mean)
-    zero_repeats: bool = False        # to the update, a drawn candidate that is known already is worth 0, not its score
     pull_only: bool = False           # leave neighbours with a negative advantage out of the loss (they count in the mean)
     lora_r: int = 64                  # LoRA rank
     lora_alpha: int = 16              # LoRA scale: the update is multiplied by lora_alpha / lora_r
@@ -546,7 +545,8 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr
 
     A group of equal scores has no advantage and is skipped; a loss that is not finite raises FloatingPointError.
     """
-    worth_0 = [config.zero_repeats and row.origin != GREEDY and not row.new for row in rows]
+    # A repeat that was redrawn and came again finds nothing: rewarded by its score, it would fill all groups to come.
+    worth_0 = [config.novelty > 1 and row.origin != GREEDY and not row.new for row in rows]
     scores = torch.tensor([0.0 if zero else row.score for row, zero in zip(rows, worth_0)])             # (G,)
     if scores.max() == scores.min():
         return {"skipped": True}

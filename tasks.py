@@ -225,7 +225,7 @@ class WordSearch(Task):
     # tiny: chosen on the development targets. LoRA sits where the bundled policy answers all its prompts (its card).
     presets["tiny"] = presets["paper"] | dict(lr=5e-3, lora_r=16, lora_alpha=64, lora_targets="2.mlp.up_proj")
     # novelty: repeats are redrawn, up to three draws for each guess, and what remains of them is worth nothing
-    presets["novelty"] = presets["tiny"] | dict(novelty=3, zero_repeats=True, lr=1e-2)
+    presets["novelty"] = presets["tiny"] | dict(novelty=3, lr=1e-2)
 
     # Prompts never say anything about the target. Their wording is what tiny/wordsearch was trained on.
     def prompt(self) -> str:
@@ -348,7 +348,7 @@ class Molecule(Task):
     # novelty: repeats are redrawn, and worth nothing; larger groups; neighbours never push, which is what keeps a search
     # of 10,000 evaluations alive. Chosen on osimertinib_mpo and perindopril_mpo
     presets["novelty"] = presets["tiny"] | dict(proposals=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
-                                                novelty=3, zero_repeats=True, pull_only=True)
+                                                novelty=3, pull_only=True)
     # novelty-2-1-2: the same with the paper's group
     presets["novelty-2-1-2"] = presets["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
     default_preset: ClassVar[str] = "novelty"
