@@ -76,12 +76,12 @@ wordsearch() {  # the paper's protocol, and novelty at as many evaluations; the 
 }
 
 molecule() {    # PMO's measure on its objectives; tuned on osimertinib_mpo and perindopril_mpo
-  local seed method target rest tuned="perindopril_mpo osimertinib_mpo" methods="migrate ns grpo grpo-greedy random discover"
+  local seed method target rest tuned="perindopril_mpo osimertinib_mpo"
   has_policy molecule || return 0
   rest="albuterol_similarity amlodipine_mpo celecoxib_rediscovery deco_hop fexofenadine_mpo median1 median2
         mestranol_similarity qed ranolazine_mpo scaffold_hop thiothixene_rediscovery troglitazone_rediscovery"
   for seed in $SEEDS; do for target in $(printf '%s\n' $tuned $rest | first 15); do
-    for method in $methods; do
+    for method in migrate ns grpo grpo-greedy random discover; do
       search molecule/1000 molecule "$target" "$method" "$seed" --budget "$(of 1000 40)"
     done
     echo "examples/graph_ga.py --target $target --seed $seed --budget $(of 1000 40)" \
