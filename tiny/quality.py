@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
@@ -57,11 +58,12 @@ def draw(policy, task, prompt: str, n: int, seed: int = 0) -> list[str | None]:
 
 def arc(folder: str, n_tasks: int = 40, n_samples: int = 16) -> None:
     """Synthetic tasks of a seed that the policy was not trained on, three pairs to see and one to answer. Neighbours: of the
-    true program with its last operation left out (of the identity, where it has one)."""
-    print(f"| operations | unique | run | solved, {n_samples} programs | the true program | solved, {n_samples} neighbours |\n"
-          "|---|---|---|---|---|---|")
+    true program with its last operation left out (of the identity, where it has one). Nats: what the true program costs under
+    the task's own grids and under those of the task before (both shares and nats are means over tasks)."""
+    print(f"| operations | unique | run | solved, {n_samples} programs | the true program | solved, {n_samples} neighbours "
+          "| nats, own grids | another task's |\n|---|---|---|---|---|---|---|---|")
     for depth in (1, 2, 3):
-        rng, counts = np.random.default_rng([999, depth]), np.zeros(5)
+        rng, counts, costs, prompts = np.random.default_rng([999, depth]), np.zeros(5), [], []
         for number in range(n_tasks):
             steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4)
             pairs = [{"input": a.tolist(), "output": b.tolist()} for a, b in pairs]
@@ -81,7 +83,19 @@ def arc(folder: str, n_tasks: int = 40, n_samples: int = 16) -> None:
             counts += (len(programs) / n_samples, sum(s.valid for s in scores.values()) / max(1, len(programs)),
                        any(map(task.solved, scores.values())), arc_programs.text(steps) in programs,
                        any(map(task.solved, of_neighbours.values())))
-        print(f"| {depth} | " + " | ".join(f"{c / n_tasks:.0%}" for c in counts) + " |", flush=True)
+            prompts.append(migrate.encode_prompt(policy, task.prompt()))
+            if number:
+                costs.append([nats(policy, prompt, migrate.render_tokens(policy, task, arc_programs.text(steps)))
+                              for prompt in prompts[:-3:-1]])
+        print(f"| {depth} | " + " | ".join(f"{c / n_tasks:.0%}" for c in counts) + " | "
+              + " | ".join(f"{c:.1f}" for c in np.mean(costs, axis=0)) + " |", flush=True)
+
+
+def nats(policy, prompt_ids: list[int], completion: list[int]) -> float:
+    """- log pi(completion | prompt), its EOS included."""
+    with torch.no_grad():
+        return sum(-(logprobs * mask).sum().item()
+                   for _, logprobs, _, mask in migrate.token_logprobs(policy, prompt_ids, [completion]))
 
 
 def main() -> None:
