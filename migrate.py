@@ -30,6 +30,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
+import itertools
 import logging
 import math
 import random
@@ -73,6 +74,7 @@ class Config:
     n_neighbors: int = 5              # rows of a group sampled under the neighbour prompt (gamma)
     top_k: int = 3                    # parents and replays are drawn uniformly from the k best of the archive
     novelty: int = 1                  # draw up to this many times as often; what stays a repeat is worth 0; 1: plain
+    patience: int = 0                 # evaluations without a better top k after which the search starts afresh; 0: never
     neighbors_from: str = "policy"    # who answers the neighbour prompt: policy, or base (LoRA switched off)
     temperature: float = 1.0          # of sampling and of scoring alike
     max_new_tokens: int = 64          # longest completion
@@ -96,8 +98,8 @@ class Config:
 
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
 CHOICES = {"neighbors_from": ("policy", "base"), "quantize": ("4bit", "none", "")}
-AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, novelty=1, inner_iterations=1, max_new_tokens=1,
-                lora_r=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1,
+AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, novelty=1, patience=0, inner_iterations=1,
+                max_new_tokens=1, lora_r=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1,
                 micro_batch=0)
 
 
@@ -173,6 +175,12 @@ class Archive:
 
     def add(self, evaluations: list[Evaluation]) -> None:
         self.of.update((e.candidate, e) for e in sorted(evaluations, key=lambda e: e.index))
+
+    def since(self, start: int) -> Archive:
+        """What was found from the start-th evaluation on."""
+        part = Archive()
+        part.of = dict(itertools.islice(self.of.items(), start, None))
+        return part
 
     def next_index(self) -> int:
         """The first index that no evaluation has."""
@@ -631,6 +639,20 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
     return list(new.values())
 
 
+def present_start(config: Config, archive: Archive, counts: dict) -> dict:
+    """Where the present start of the search begins, the sum of its top k, and when that last rose: indices of the archive.
+
+    A search that has settled on a local optimum refines it for as long as it is paid. After config.patience evaluations
+    without a better top k the next start begins: parents and replays are its own, what is known is not paid again.
+    """
+    top = sum(e.score for e in archive.since(counts["start"]).best(config.top_k))
+    if top > counts["top"]:
+        return {"start": counts["start"], "top": top, "top_at": len(archive)}
+    if config.patience and len(archive) - counts["top_at"] >= config.patience:
+        return {"start": len(archive), "top": 0.0, "top_at": len(archive)}
+    return {name: counts[name] for name in ("start", "top", "top_at")}
+
+
 def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable = lambda *_: None,
            say: Callable = lambda _: None) -> dict:
     """Searches until the task is solved or its budget is spent; returns what goes into summary.json.
@@ -641,7 +663,8 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
     method = METHODS[config.method]
     optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0, fused=True)
     counts = {"step": -1, "proposals": 0, "invalid": 0, "repeats": 0, "skipped": 0, "stale": 0, "solved_at": None,
-              "seconds": 0.0}
+              "seconds": 0.0, "start": 0, "top": 0.0, "top_at": 0}
+    fresh = {name: p.detach().clone() for name, p in policy.parameters().items()}
     if saved := run.load_checkpoint():
         counts = saved["counts"]
         optimizer.load_state_dict(saved["optimizer"])
@@ -679,9 +702,10 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
         step, clock = counts["step"] + 1, [time.perf_counter()]
         rng = random.Random(derive(config.seed, step, "choices"))
         known = set(archive.of)
+        current = archive.since(counts["start"])
 
         # 1. sample: on-policy, then neighbours of a parent (on-policy as well while there is nothing to vary)
-        parents = [e.candidate for e in method.parents(archive, step, config.top_k, rng)]
+        parents = [e.candidate for e in method.parents(current, step, config.top_k, rng)]
         n_neighbors = config.n_neighbors if parents else 0
         n_on_policy = config.n_on_policy + config.n_neighbors - n_neighbors
         wanted = [(prompt, n_on_policy, ON_POLICY, [])]
@@ -696,7 +720,7 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
         clock.append(time.perf_counter())
 
         # 3. replay, 4. group, 5. update
-        group = [row for row in rows if row.kept] + replay(policy, task, archive, config, rng)
+        group = [row for row in rows if row.kept] + replay(policy, task, current, config, rng)
         progress = evaluations / config.budget if config.budget else (step - 1) / config.steps
         metrics = {"skipped": True}
         if method.trains:
@@ -713,7 +737,11 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
                   "repeats": counts["repeats"] + sum(row.candidate is not None and not row.new for row in rows),
                   "skipped": counts["skipped"] + (method.trains and metrics["skipped"]),
                   "stale": 0 if new else counts["stale"] + 1, "solved_at": counts["solved_at"],
-                  "seconds": counts["seconds"] + clock[-1] - clock[0]}
+                  "seconds": counts["seconds"] + clock[-1] - clock[0], 
+                  **present_start(config, archive, counts)}
+        if config.patience and counts["start"] == len(archive):         # everything but the archive is forgotten
+            policy.model.load_state_dict(fresh, strict=False)
+            optimizer.state.clear()
         run.log_step(step_metrics(counts, archive, rows, group, metrics, clock))
         run.save_checkpoint(state(policy, optimizer, counts))
 

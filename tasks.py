@@ -348,7 +348,7 @@ class Molecule(Task):
     # novelty: repeats are redrawn, and worth nothing; larger groups; neighbours never push, which is what keeps a search
     # of 10,000 evaluations alive. Chosen on osimertinib_mpo and perindopril_mpo
     presets["novelty"] = presets["tiny"] | dict(proposals=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
-                                                novelty=3, pull_only=True)
+                                                novelty=3, pull_only=True, patience=1000)
     # novelty-2-1-2: the same with the paper's group
     presets["novelty-2-1-2"] = presets["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
     default_preset: ClassVar[str] = "novelty"

@@ -718,6 +718,36 @@ def test_order_of_arrival_does_not_matter_and_a_resume_pays_only_for_what_is_mis
     assert ordered[1] == sorted(resumed[1], key=lambda e: e["index"]) and same_weights(ordered[3], resumed[3])
 
 
+def test_a_search_that_finds_nothing_better_starts_afresh_and_resumes_exactly(tmp_path, monkeypatch):
+    """The weights are the first ones again, parents and replays come from the new start alone, and nothing is paid twice."""
+    states, real = [], migrate.state
+    monkeypatch.setattr(migrate, "state", lambda policy, optimizer, counts: states.append(
+        (dict(counts), len(optimizer.state), {k: p.detach().clone() for k, p in policy.parameters().items()}))
+        or real(policy, optimizer, counts))
+    settings = dict(steps=24, patience=10, lr=0.0)          # at rate 0 the first weights are known: those of every step
+    run(tmp_path / "still", **settings)
+    first = states[0][2]
+    states.clear()
+    settings["lr"] = 5e-2
+    whole = run(tmp_path / "whole", **settings)
+    restarts = [(counts, n, lora) for counts, n, lora in states if counts["start"] == counts["top_at"] > 0]
+    assert len(restarts) >= 2 and all(n == 0 and same_weights(lora, first) for _, n, lora in restarts)
+    assert not same_weights(whole[3], first) and len({e["candidate"] for e in whole[1]}) == len(whole[1]) == len(Letters.calls)
+    start, step = restarts[0][0]["start"], restarts[0][0]["step"]
+    until = restarts[1][0]["step"]
+    index = {e["candidate"]: e["index"] for e in whole[1]}
+    parents = {p for e in whole[1] if step < e["step"] <= until for p in e["parents"]}
+    assert parents and all(index[p] >= start for p in parents)
+    assert all(index[p] < start for e in whole[1] if e["step"] <= step for p in e["parents"])
+
+    task = Disordered()
+    task.die_after = start + 12
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", task, **settings)
+    resumed = run(tmp_path / "killed", Disordered(), **settings, resume=True)
+    assert whole[1] == sorted(resumed[1], key=lambda e: e["index"]) and same_weights(whole[3], resumed[3])
+
+
 @given(st.lists(st.dictionaries(st.text(max_size=3), st.integers(), max_size=2), max_size=6), st.integers(0, 80))
 def test_a_torn_ledger_is_repaired_to_its_whole_lines(tmp_path_factory, lines, cut):
     path = tmp_path_factory.mktemp("ledger") / "evals.jsonl"
@@ -2182,7 +2212,7 @@ def test_ctrl_c_ends_tidily_and_the_run_goes_on(capsys, tmp_path, monkeypatch):
 def test_every_setting_is_read_and_documented():
     """Catches: flags that reach nothing (the authors' code has eight)."""
     names = [f.name for f in dataclasses.fields(Config)]
-    assert len(names) <= 33
+    assert len(names) <= 34
     for cls, owner in ((Config, "config"), (WordSearch, "self")):
         text = inspect.getsource(migrate if cls is Config else tasks)
         for f in dataclasses.fields(cls):
