@@ -159,7 +159,7 @@ def step_metrics(counts: dict, archive, rows: list, group: list, metrics: dict, 
     the times before and after sampling, scoring and training; metrics: of the update, those by origin under its name."""
     best = archive.best(1)
     sampling, scoring, training = (round(b - a, 4) for a, b in zip(clock, clock[1:]))
-    line = {"step": counts["step"], "proposals": counts["proposals"], "archive": len(archive),
+    line = {"step": counts["step"], "proposals": counts["proposals"], "archive": len(archive), "start": counts["start"],
             "best": best[0].candidate if best else None, "best_score": best[0].score if best else 0.0,
             **{k: v for k, v in metrics.items() if not isinstance(v, dict)},
             "seconds": {"sampling": sampling, "scoring": scoring, "training": training},
