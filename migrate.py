@@ -99,8 +99,8 @@ class Config:
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
 CHOICES = {"neighbors_from": ("policy", "base"), "quantize": ("4bit", "none", "")}
 AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, novelty=1, patience=0, inner_iterations=1,
-                max_new_tokens=1, lora_r=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0, eps_high=0, steps=1, budget=1,
-                micro_batch=0)
+                max_new_tokens=1, lora_r=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0, eps_high=0,
+                steps=1, budget=1, micro_batch=0)
 
 
 def resolve(given: dict, task: Task) -> Config:
@@ -639,20 +639,6 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
     return list(new.values())
 
 
-def present_start(config: Config, archive: Archive, counts: dict) -> dict:
-    """Where the present start of the search begins, the sum of its top k, and when that last rose: indices of the archive.
-
-    A search that has settled on a local optimum refines it for as long as it is paid. After config.patience evaluations
-    without a better top k the next start begins: parents and replays are its own, what is known is not paid again.
-    """
-    top = sum(e.score for e in archive.since(counts["start"]).best(config.top_k))
-    if top > counts["top"]:
-        return {"start": counts["start"], "top": top, "top_at": len(archive)}
-    if config.patience and len(archive) - counts["top_at"] >= config.patience:
-        return {"start": len(archive), "top": 0.0, "top_at": len(archive)}
-    return {name: counts[name] for name in ("start", "top", "top_at")}
-
-
 def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable = lambda *_: None,
            say: Callable = lambda _: None) -> dict:
     """Searches until the task is solved or its budget is spent; returns what goes into summary.json.
@@ -663,7 +649,7 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
     method = METHODS[config.method]
     optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0, fused=True)
     counts = {"step": -1, "proposals": 0, "invalid": 0, "repeats": 0, "skipped": 0, "stale": 0, "solved_at": None,
-              "seconds": 0.0, "start": 0, "top": 0.0, "top_at": 0}
+              "seconds": 0.0, "start": 0, "better_at": 0}        # the last two: sizes of the archive
     fresh = {name: p.detach().clone() for name, p in policy.parameters().items()}
     if saved := run.load_checkpoint():
         counts = saved["counts"]
@@ -737,9 +723,13 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
                   "repeats": counts["repeats"] + sum(row.candidate is not None and not row.new for row in rows),
                   "skipped": counts["skipped"] + (method.trains and metrics["skipped"]),
                   "stale": 0 if new else counts["stale"] + 1, "solved_at": counts["solved_at"],
-                  "seconds": counts["seconds"] + clock[-1] - clock[0], 
-                  **present_start(config, archive, counts)}
-        if config.patience and counts["start"] == len(archive):         # everything but the archive is forgotten
+                  "seconds": counts["seconds"] + clock[-1] - clock[0],
+                  "start": counts["start"], "better_at": counts["better_at"]}
+        if archive.since(counts["start"]).best(config.top_k) != current.best(config.top_k):
+            counts["better_at"] = len(archive)
+        elif config.patience and len(archive) - counts["better_at"] >= config.patience:
+            # A search that has settled refines one optimum for as long as it is paid: forget all but what is known.
+            counts["start"] = counts["better_at"] = len(archive)
             policy.model.load_state_dict(fresh, strict=False)
             optimizer.state.clear()
         run.log_step(step_metrics(counts, archive, rows, group, metrics, clock))

@@ -724,13 +724,13 @@ def test_a_search_that_finds_nothing_better_starts_afresh_and_resumes_exactly(tm
     monkeypatch.setattr(migrate, "state", lambda policy, optimizer, counts: states.append(
         (dict(counts), len(optimizer.state), {k: p.detach().clone() for k, p in policy.parameters().items()}))
         or real(policy, optimizer, counts))
-    settings = dict(steps=24, patience=10, lr=0.0)          # at rate 0 the first weights are known: those of every step
-    run(tmp_path / "still", **settings)
-    first = states[0][2]
-    states.clear()
-    settings["lr"] = 5e-2
+    replayed, real_replay = [], migrate.replay
+    monkeypatch.setattr(migrate, "replay", lambda policy, task, archive, *rest: replayed.append(
+        min((e.index for e in archive.of.values()), default=0)) or real_replay(policy, task, archive, *rest))
+    settings = dict(steps=24, patience=10, lr=5e-2)
+    first = migrate.load_policy(migrate.resolve(settings, Letters()), str(HERE / "tiny" / "wordsearch")).parameters()
     whole = run(tmp_path / "whole", **settings)
-    restarts = [(counts, n, lora) for counts, n, lora in states if counts["start"] == counts["top_at"] > 0]
+    restarts = [(counts, n, lora) for counts, n, lora in states if counts["start"] == counts["better_at"] > 0]
     assert len(restarts) >= 2 and all(n == 0 and same_weights(lora, first) for _, n, lora in restarts)
     assert not same_weights(whole[3], first) and len({e["candidate"] for e in whole[1]}) == len(whole[1]) == len(Letters.calls)
     start, step = restarts[0][0]["start"], restarts[0][0]["step"]
@@ -739,6 +739,7 @@ def test_a_search_that_finds_nothing_better_starts_afresh_and_resumes_exactly(tm
     parents = {p for e in whole[1] if step < e["step"] <= until for p in e["parents"]}
     assert parents and all(index[p] >= start for p in parents)
     assert all(index[p] < start for e in whole[1] if e["step"] <= step for p in e["parents"])
+    assert replayed[:step] == [0] * step and min(replayed[step + 1:until]) >= start     # the first step has none yet
 
     task = Disordered()
     task.die_after = start + 12
@@ -1563,6 +1564,7 @@ def test_advantages_by_the_standard_deviation_by_hand():
     ("--task wordsearch --target mob --seed 3 --preset tiny --proposals 60 --resume --out a/--b", "migrate"),
     ("--n-on-policy 4 --n-greedy 1 --n-neighbors 5 --lr 0 --resume --out a", "migrate (4,1,5) lr=0"),
     ("--no-mask-zero --out=a --top-k=10", "migrate no-mask-zero top-k=10"),
+    ("--budget 10000 --after-solved 10000", "migrate"),
 ])
 def test_a_table_tells_runs_of_different_settings_apart(flags, expected):
     assert report.label("migrate", flags.split()) == expected

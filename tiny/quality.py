@@ -63,7 +63,7 @@ def arc(folder: str, n_tasks: int = 40, n_samples: int = 16) -> None:
     print(f"| operations | unique | run | solved, {n_samples} programs | the true program | solved, {n_samples} neighbours "
           "| nats, own grids | another task's |\n|---|---|---|---|---|---|---|---|")
     for depth in (1, 2, 3):
-        rng, counts, costs, prompts = np.random.default_rng([999, depth]), np.zeros(5), [], []
+        rng, counts, costs, before = np.random.default_rng([999, depth]), np.zeros(5), [], None
         for number in range(n_tasks):
             steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4)
             pairs = [{"input": a.tolist(), "output": b.tolist()} for a, b in pairs]
@@ -83,10 +83,10 @@ def arc(folder: str, n_tasks: int = 40, n_samples: int = 16) -> None:
             counts += (len(programs) / n_samples, sum(s.valid for s in scores.values()) / max(1, len(programs)),
                        any(map(task.solved, scores.values())), arc_programs.text(steps) in programs,
                        any(map(task.solved, of_neighbours.values())))
-            prompts.append(migrate.encode_prompt(policy, task.prompt()))
-            if number:
-                costs.append([nats(policy, prompt, migrate.render_tokens(policy, task, arc_programs.text(steps)))
-                              for prompt in prompts[:-3:-1]])
+            own, true = migrate.encode_prompt(policy, task.prompt()), migrate.render_tokens(policy, task, arc_programs.text(steps))
+            if before:
+                costs.append([nats(policy, prompt, true) for prompt in (own, before)])
+            before = own
         print(f"| {depth} | " + " | ".join(f"{c / n_tasks:.0%}" for c in counts) + " | "
               + " | ".join(f"{c:.1f}" for c in np.mean(costs, axis=0)) + " |", flush=True)
 
