@@ -123,7 +123,8 @@ def auc_top(scores: list[float], budget: int, k: int = 10, every: int = 100) -> 
 
 def molecule_table(rows: list[dict], against: str) -> str:
     """Markdown: AUC top-10 by objective and (preset, method), mean over seeds, for each number of evaluations or proposals;
-    below, the method `against` and each other one, in percent of the other's mean, paired by objective and seed."""
+    below, the method `against` and each other one, in percent of the other's mean, paired by objective and seed. Of one
+    objective alone: a line for each method, with its spread over seeds."""
     lines = []
     for count in sorted({r["protocol"].split(", ")[1] for r in rows}):
         runs = {}           # {(preset, method): {(objective, seed): AUC}}
@@ -138,14 +139,19 @@ def molecule_table(rows: list[dict], against: str) -> str:
             values = [auc for (t, _), auc in of.items() if t == target]
             return sum(values) / len(values) if values else None
 
-        lines += [f"AUC top-10, {count}", "", f"| objective | {' | '.join(names.values())} |",
-                  "|---" * (len(runs) + 1) + "|"]
-        of_target = {t: [mean(of, t) for of in runs.values()] for t in targets}
-        for target, values in of_target.items():
-            lines.append(f"| {target} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |")
-        complete = [v for v in of_target.values() if None not in v]
-        lines.append(f"| mean of {len(complete)} | " + " | ".join(f"{statistics.mean(v):.3f}" for v in zip(*complete)) + " |")
-        lines.append("| seeds | " + " | ".join(str(len({s for _, s in of})) for of in runs.values()) + " |\n")
+        if len(targets) == 1:
+            lines += [f"| {targets[0]}, {count} | AUC top-10 [lowest, highest] | seeds |", "|---|---|---|",
+                      *(f"| {names[key]} | {statistics.mean(of.values()):.3f} [{min(of.values()):.3f}, {max(of.values()):.3f}] "
+                        f"| {len(of)} |" for key, of in runs.items()), ""]
+        else:
+            lines += [f"AUC top-10, {count}", "", f"| objective | {' | '.join(names.values())} |",
+                      "|---" * (len(runs) + 1) + "|"]
+            of_target = {t: [mean(of, t) for of in runs.values()] for t in targets}
+            for target, values in of_target.items():
+                lines.append(f"| {target} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |")
+            complete = [v for v in of_target.values() if None not in v]
+            lines += [f"| mean of {len(complete)} | " + " | ".join(f"{statistics.mean(v):.3f}" for v in zip(*complete)) + " |",
+                      "| seeds | " + " | ".join(str(len({s for _, s in of})) for of in runs.values()) + " |", ""]
         for ours in (key for key in runs if key[1] == against):
             lines += [f"{names[ours]} against {names[other]}: {gain(runs[ours], runs[other])}" for other in runs if other != ours]
         lines.append("")
@@ -154,7 +160,7 @@ def molecule_table(rows: list[dict], against: str) -> str:
 
 def gain(a: dict, b: dict) -> str:
     """How much higher a's mean AUC is than b's, in percent, over the (objective, seed) pairs that both have; 95% bootstrap
-    interval over objectives."""
+    interval over objectives, or, where there is but one, every seed's own difference."""
     pairs: dict[str, list] = {}
     for target, seed in sorted(a.keys() & b.keys()):
         pairs.setdefault(target, []).append((a[target, seed], b[target, seed]))
@@ -163,9 +169,11 @@ def gain(a: dict, b: dict) -> str:
 
     def percent(values):
         return 100 * (sum(x for x, _ in values) / max(1e-9, sum(y for _, y in values)) - 1)
+    everything = [p for of in pairs.values() for p in of]
+    if len(pairs) == 1:
+        return f"{percent(everything):+.1f}% (by seed: {', '.join(f'{percent([p]):+.1f}' for p in everything)})"
     low, high = interval(pairs, percent)
-    n = sum(map(len, pairs.values()))
-    return f"{percent([p for of in pairs.values() for p in of]):+.1f}% [{low:+.1f}, {high:+.1f}], {len(pairs)} objectives, {n} pairs"
+    return f"{percent(everything):+.1f}% [{low:+.1f}, {high:+.1f}], {len(pairs)} objectives, {len(everything)} pairs"
 
 
 @functools.cache

@@ -1185,6 +1185,21 @@ def test_auc_of_the_top_ten():
     assert report.auc_top([], 400) == 0
 
 
+def test_molecule_table_of_several_objectives_and_of_one():
+    """Means over seeds and over the objectives that every method has; the gain in percent over the pairs that both have."""
+    def run(target, method, seed, auc):
+        return {"protocol": "novelty, 1000 evaluations", "target": target, "method": method, "seed": seed, "auc": auc}
+    rows = [run("qed", "migrate", 42, 0.9), run("qed", "migrate", 43, 0.7), run("qed", "ns", 42, 0.5), run("qed", "ns", 43, 0.75),
+            run("median1", "migrate", 42, 0.3), run("median1", "ns", 42, 0.25), run("deco_hop", "migrate", 42, 0.6)]
+    text = report.molecule_table(rows, "migrate")
+    assert "| deco_hop | 0.600 |  |\n| median1 | 0.300 | 0.250 |\n| qed | 0.800 | 0.625 |\n" in text
+    assert "| mean of 2 | 0.550 | 0.438 |\n| seeds | 2 | 2 |\n" in text
+    assert "migrate (novelty) against ns (novelty): +26.7% [+20.0, +28.0], 2 objectives, 3 pairs" in text     # 1.9 / 1.5
+    alone = report.molecule_table(rows[:4], "migrate")
+    assert "| migrate (novelty) | 0.800 [0.700, 0.900] | 2 |\n| ns (novelty) | 0.625 [0.500, 0.750] | 2 |\n" in alone
+    assert "migrate (novelty) against ns (novelty): +28.0% (by seed: +80.0, -6.7)" in alone
+
+
 # ---------------------------------------------------------------------------------------------- sandbox
 
 GRID = [[1, 2], [3, 4]]
