@@ -122,7 +122,7 @@ class Ours:
     def __init__(self, policy, config, P: int):
         self.policy, self.config, self.prompt, self.turn = policy, config, prompt_of(P), 0
         policy.generation.min_new_tokens = config.max_new_tokens
-        self.optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(policy.lora.values(), lr=config.lr, weight_decay=0.0, fused=True)
         self.line = migrate.fit_into_memory(policy, self.prompt, config)
 
     def sample(self) -> list[list[int]]:
@@ -157,7 +157,7 @@ class Ours:
         loss, _ = migrate.grpo_loss(chosen, chosen.detach(), migrate.group_advantages(scores), torch.ones_like(entropy), 0.2, 0.28)
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters().values(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.policy.lora.values(), 1.0)
         self.optimizer.step()
 
     @contextlib.contextmanager
@@ -299,9 +299,10 @@ def gpu(shape: str, P: int, G: int, C: int, rank: int) -> None:
 
 def sandbox() -> None:
     from sandbox import Sandbox
+    from tasks import workers
     identity = "def transform(grid):\n    return grid\n"
     grids = [[[(i * j) % 10 for j in range(10)] for i in range(10)]] * 3
-    with Sandbox() as box:
+    with Sandbox(workers=workers()) as box:
         def wall(n):
             started = time.perf_counter()
             assert sum(result.outputs == grids for _, result in box.run([identity] * n, grids)) == n

@@ -51,13 +51,12 @@ def program_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
-def dock_all(protein: str, molecules: list[str], seconds: float, workers: int | None = None) -> Iterator[tuple[str, dict]]:
-    """Docks SMILES in parallel; yields (SMILES, result) as they finish, whatever their order.
+def dock_all(protein: str, molecules: list[str], seconds: float, workers: int = 1) -> Iterator[tuple[str, dict]]:
+    """Docks SMILES, `workers` at a time; yields (SMILES, result) as they finish, whatever their order.
 
     A result is {"vina": kcal/mol, "qed": [0, 1]}, or {"reason": why this molecule could not be docked}, that it took
     longer than `seconds` among them. Raises DockingBroken. Leaves no process behind, however it ends.
     """
-    workers = workers or os.cpu_count()
     waiting, running = list(molecules)[::-1], {}
     try:
         while waiting or running:

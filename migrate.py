@@ -45,11 +45,11 @@ from typing import NamedTuple
 import torch
 
 import tasks
-from runs import (Parser, ProgressBar, Run, RunStopped, add_flags, describe, exit_code, explain_loading, free_folder,
+from runs import (Parser, Run, RunStopped, add_flags, check_bounds, describe, exit_code, explain_loading, free_folder,
                   print_summary, run_folder, step_metrics, summarize)
 from tasks import Score, Task, UserError, one_line
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ON_POLICY, NEIGHBOR, GREEDY, WARM_START = "on-policy", "neighbor", "greedy", "warm-start"
 GIVE_UP_AFTER = 50      # steps in a row without a single new candidate
 
@@ -58,14 +58,14 @@ GIVE_UP_AFTER = 50      # steps in a row without a single new candidate
 
 @dataclass
 class Config:
-    """All settings of a search but the task's own. The defaults are what all published experiments share; the method,
-    the task's preset and the command line override them, in this order (resolve)."""
+    """All settings of a search but the task's own. The task's preset, the method and the command line override these
+    defaults, in this order (resolve)."""
     task: str = "wordsearch"          # a task of tasks.py, or path/to/file.py[:ClassName]
     model: str = "tiny"               # Hub name, local folder, or "tiny": the policy bundled for this task
     method: str = "migrate"           # a row of METHODS
     preset: str = ""                  # settings of the task: paper (default for real models), tiny, or one of its own
     seed: int = 0                     # every random draw derives from (seed, step)
-    proposals: int = 1000             # candidates to draw in all, repeats and invalid ones included
+    proposals: int = 1000             # candidates to draw in all, repeats and invalid ones included (but for redraws)
     steps: int | None = None          # number of groups; default: as many as `proposals` takes
     budget: int | None = None         # instead: stop after so many unique evaluations of f, however many steps
     after_solved: int = 0             # candidates to draw after the first solution (ARC votes over solutions)
@@ -112,16 +112,15 @@ def resolve(given: dict, task: Task) -> Config:
     preset = config.preset or (task.default_preset if bundled else "paper")
     if preset not in task.presets:
         raise UserError(f"unknown preset {preset!r} of {task.name}; choose from {', '.join(task.presets)}")
+    if unknown := task.presets[preset].keys() - asdict(config).keys():
+        raise UserError(f"preset {preset} of {task.name} sets what is no setting: {', '.join(sorted(unknown))}")
     settings = {**asdict(Config()), **task.presets[preset], "preset": preset}
     mixture = tuple(settings[name] for name in COUNTS)
     settings.update(zip(COUNTS, METHODS[config.method].counts(sum(mixture), mixture)))
+    if "proposals" in given or "steps" in given:
+        settings["budget"] = None           # the preset's; what the user gives is what counts
     config = Config(**{**settings, **given})
-    for name, choices in CHOICES.items():
-        if getattr(config, name) not in choices:
-            raise UserError(f"--{name.replace('_', '-')} takes one of {', '.join(filter(None, choices))}")
-    for name, least in AT_LEAST.items():
-        if getattr(config, name) is not None and getattr(config, name) < least:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
+    check_bounds(config, CHOICES, AT_LEAST)
     if config.temperature <= 0:
         raise UserError("--temperature must be above 0: at 0 there is nothing to sample")
     n_new = config.n_on_policy + config.n_neighbors
@@ -184,7 +183,7 @@ class Archive:
 
     def next_index(self) -> int:
         """The first index that no evaluation has."""
-        index = next(i for i in range(len(self.of), len(self.indices) + 1) if i not in self.indices)
+        index = next(i for i in itertools.count(len(self.of)) if i not in self.indices)
         self.indices.add(index)
         return index
 
@@ -211,8 +210,8 @@ ISLANDS, ELITE, MIGRATE_EVERY, MIGRANTS = 4, 5, 40, 0.05
 def islands(archive: Archive, step: int) -> list[list[Evaluation]]:
     """Members of each island at the start of a step, from the archive alone: there is no state to lose.
 
-    Step t evolves island t mod 4 and what it finds is born there (warm-start candidates are dealt round). Before
-    every 40th step each island sends its best 5%, at least one, to both neighbours on the ring.
+    Step t evolves island t mod 4 and what it finds is born there (warm-start candidates are dealt round). With every
+    40th step, before what it finds is added, each island sends its best 5%, at least one, to both neighbours on the ring.
     """
     members: list[dict[str, Evaluation]] = [{} for _ in range(ISLANDS)]
     evaluations = sorted(archive.of.values(), key=lambda e: (e.step, e.index))
@@ -282,11 +281,7 @@ class Policy:
     offload: bool = False   # whether the prompt's activations wait in the CPU's memory meanwhile
 
     def __post_init__(self):
-        self.lora = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-
-    def parameters(self) -> dict:
-        """The trainable weights (LoRA) by name."""
-        return self.lora
+        self.lora = {name: p for name, p in self.model.named_parameters() if p.requires_grad}   # all that is trained
 
 
 def load_policy(config: Config, source: str) -> Policy:
@@ -295,7 +290,8 @@ def load_policy(config: Config, source: str) -> Policy:
     Raises UserError for a model that cannot be found, reached, quantised or searched with.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)       # what it logs at import would tear the display
-    import transformers         # heavy imports, only once they are needed
+    import safetensors          # heavy imports, only once they are needed
+    import transformers
 
     from shared_prompt import check_full_attention
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)    # after its import, which sets the level itself
@@ -303,7 +299,7 @@ def load_policy(config: Config, source: str) -> Policy:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
     cuda = torch.cuda.is_available()
     quantize = config.quantize or ("4bit" if cuda else "none")
-    dtype = torch.float32 if not cuda else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    dtype = torch.bfloat16 if cuda else torch.float32
     options = {"dtype": dtype}
     if cuda:
         options["device_map"] = "auto"
@@ -317,7 +313,7 @@ def load_policy(config: Config, source: str) -> Policy:
         check_full_attention(model_config, source)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         model = transformers.AutoModelForCausalLM.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, safetensors.SafetensorError) as error:
         raise UserError(explain_loading(source, error)) from error
     return make_policy(config, source, model, tokenizer)
 
@@ -327,19 +323,8 @@ def make_policy(config: Config, source: str, model, tokenizer) -> Policy:
     import peft
     import transformers
 
-    from shared_prompt import check_output_layer
-    # Train mode from here on, with dropout off: bitsandbytes' CPU kernels repack 4-bit weights at the first
-    # evaluation-mode forward, after which no gradient reaches the LoRA weights.
-    model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
-    for p in model.parameters():
-        p.requires_grad_(False)
-    check_output_layer(model, source)
-    model.set_attn_implementation("shared_prompt")
+    from shared_prompt import prepare
+    prepare(model, source)
     torch.manual_seed(derive(config.seed, "lora"))
     targets = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
     try:
@@ -375,8 +360,9 @@ def encode_prompt(policy: Policy, prompt: str) -> list[int]:
     """Prompt text -> token ids (P,), through the chat template where the tokenizer has one. P is at least 2."""
     tokenizer = policy.tokenizer
     if tokenizer.chat_template:
+        # Llama 3's template writes today's date, unless it is given one: a prompt must be the same tomorrow
         ids = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True,
-                                            return_dict=True)["input_ids"]
+                                            return_dict=True, date_string="26 Jul 2024")["input_ids"]
     else:
         ids = tokenizer(prompt + "\n")["input_ids"]
         if ids and ids[-1] in policy.eos_ids:       # some tokenizers close every text: a prompt goes on
@@ -482,12 +468,13 @@ class Row:
     proposal: int = 0           # how many candidates the policy had drawn when this one appeared
     score: float = 0.0
     valid: bool = False
-    new: bool = False           # f was called on it in this step
+    new: bool = False           # its score was not known before this step
 
 
 def draw(policy: Policy, task: Task, wanted: list[tuple], known: set[str], config: Config, step: int,
          proposals: int) -> list[Row]:
-    """Every candidate drawn under some prompts, in order; n of them kept for the group. wanted: (prompt, n, origin, parents).
+    """Every candidate drawn under some prompts, in order; n of them kept for the group. wanted: (prompt_ids, n, origin,
+    parents).
 
     With novelty K up to K n are drawn, in rounds of what is still missing: unseen candidates are kept first, then the
     earliest of the others. `known` grows by what is drawn. A candidate that was asked for and did not come (a
@@ -498,12 +485,11 @@ def draw(policy: Policy, task: Task, wanted: list[tuple], known: set[str], confi
         return n - sum(row.kept for row in rows if row.origin == origin)
     for turn in range(config.novelty):
         for base in (False, True):          # who answers: the policy, or the frozen base
-            ask = [(prompt, missing(n, origin), origin, parents) for prompt, n, origin, parents in wanted
+            ask = [(prompt_ids, missing(n, origin), origin, parents) for prompt_ids, n, origin, parents in wanted
                    if missing(n, origin) and base == (origin == NEIGHBOR and config.neighbors_from == "base")]
             if not ask:
                 continue
-            prompts = [(encode_prompt(policy, prompt), math.ceil(n / task.candidates_per_completion))
-                       for prompt, n, _, _ in ask]
+            prompts = [(prompt_ids, math.ceil(n / task.candidates_per_completion)) for prompt_ids, n, _, _ in ask]
             seed = derive(config.seed, step, *(origin for _, _, origin, _ in ask), turn)
             for (_, n, origin, parents), completions in zip(ask, sample_batch(policy, prompts, seed, base)):
                 fresh = [row for tokens in completions for row in parse_rows(policy, task, tokens, origin, parents)]
@@ -588,29 +574,22 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr
             clips.append(clipped.sum(1))
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}")
-        grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters().values(), 1.0)
+        grad_norm = torch.nn.utils.clip_grad_norm_(policy.lora.values(), 1.0)
         if not torch.isfinite(grad_norm):
             raise FloatingPointError(f"the gradient norm is {grad_norm.item()}")
         optimizer.step()
     tokens, entropy, logprob = torch.cat(sums, dim=1).tolist()                                         # (G,) each
-    clipped = torch.cat(clips).tolist()
-    metrics = {"skipped": False, "lr": lr, "loss": loss, "grad_norm": grad_norm.item(),
-               "entropy": sum(entropy) / sum(tokens)}
-    for origin in dict.fromkeys(row.origin for row in rows):
-        of = [i for i, row in enumerate(rows) if row.origin == origin]
-        n = sum(tokens[i] for i in of)
-        metrics[origin] = {"logprob": sum(logprob[i] for i in of) / n, "clip_fraction": sum(clipped[i] for i in of) / n}
-    return metrics
+    return {"skipped": False, "lr": lr, "loss": loss, "grad_norm": grad_norm.item(), "entropy": sum(entropy) / sum(tokens),
+            "by_row": list(zip(tokens, logprob, torch.cat(clips).tolist()))}   # real tokens, log-probability, clipped tokens
 
 
 # ------------------------------------------------------------------------------------------------ search
 
-def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int, limit: int,
-             tell: Callable = lambda _: None) -> list[Evaluation]:
+def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int, limit: int) -> list[Evaluation]:
     """Fills in the scores of rows and returns what is new: every candidate is paid for once, ever.
 
-    At most `limit` candidates are evaluated; rows beyond leave the group. Each result is on disk before the next one
-    is waited for; tell(what is new so far) is called then.
+    At most `limit` candidates are evaluated; rows beyond are taken out of `rows`. Each result is on disk before the next
+    one is waited for.
     """
     wanted: dict[str, Evaluation] = {}
     new: dict[str, Evaluation] = {}
@@ -618,10 +597,10 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
         c = row.candidate
         if not row.kept or c is None or c in archive.of or c in wanted or c in new:
             continue
-        row.new = row.kept = len(wanted) + len(new) < limit
+        row.new = len(wanted) + len(new) < limit
         if c in archive.paid:
             new[c] = archive.paid.pop(c)
-        elif row.kept:
+        elif row.new:
             wanted[c] = Evaluation(archive.next_index(), step, row.proposal, row.origin, row.parents, c, 0.0, False,
                                    row.tokens or None)
     for c, score in tasks.checked_scores(task, list(wanted)):
@@ -629,38 +608,30 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
         e.score, e.valid, e.info = score.value, score.valid, score.info
         run.log_evaluation(asdict(e))
         new[c] = e
-        tell(list(new.values()))
     # where a step taken again is not exactly the same (GPU kernels), nothing that was paid for is lost
     new.update((e.candidate, archive.paid.pop(e.candidate)) for e in list(archive.paid.values()) if e.step == step)
+    rows[:] = [row for row in rows if row.candidate is None or row.candidate in archive.of or row.candidate in new]
     for row in rows:
-        e = archive.of.get(row.candidate) or new.get(row.candidate)
-        if e is not None:
+        if e := archive.of.get(row.candidate) or new.get(row.candidate):
             row.score, row.valid = e.score, e.valid
     return list(new.values())
 
 
-def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable = lambda *_: None,
-           say: Callable = lambda _: None) -> dict:
-    """Searches until the task is solved or its budget is spent; returns what goes into summary.json.
-
-    show(steps or evaluations done, evaluations, best candidate, its score) is called at every evaluation and step;
-    say(line) with what should be known once.
-    """
+def search(config: Config, task: Task, policy: Policy, run: Run) -> dict:
+    """Searches until the task is solved or its budget is spent; returns what goes into summary.json."""
     method = METHODS[config.method]
-    optimizer = torch.optim.AdamW(policy.parameters().values(), lr=config.lr, weight_decay=0.0, fused=True)
-    counts = {"step": -1, "proposals": 0, "invalid": 0, "repeats": 0, "skipped": 0, "stale": 0, "solved_at": None,
-              "seconds": 0.0, "start": 0, "better_at": 0}        # the last two: sizes of the archive
-    fresh = {name: p.detach().clone() for name, p in policy.parameters().items()}
-    if saved := run.load_checkpoint():
-        counts = saved["counts"]
-        optimizer.load_state_dict(saved["optimizer"])
-        policy.model.load_state_dict(saved["lora"], strict=False)
+    optimizer = torch.optim.AdamW(policy.lora.values(), lr=config.lr, weight_decay=0.0, fused=True)
+    fresh = {name: p.detach().clone() for name, p in policy.lora.items()}
+    # Counts, optimizer and LoRA weights are all that a resumed run needs besides the ledger: there is no random state,
+    # draws derive from (seed, step).
+    counts = run.load_checkpoint(optimizer, policy.lora) or {
+        "step": -1, "proposals": 0, "invalid": 0, "repeats": 0, "skipped": 0, "stale": 0, "solved_at": None,
+        "seconds": 0.0, "start": 0, "better_at": 0}              # the last two: sizes of the archive
     archive = Archive([Evaluation(**line) for line in run.evaluations], counts["step"])
     task.fits = functools.partial(fits, policy)
-    prompt = task.prompt()
-    prompt_ids = encode_prompt(policy, prompt)
+    prompt_ids = encode_prompt(policy, task.prompt())
     if method.trains:
-        say(fit_into_memory(policy, prompt_ids, config))
+        run.say(fit_into_memory(policy, prompt_ids, config))
 
     if counts["step"] < 0:                                               # warm start: step 0
         rows = [Row(WARM_START, [], [], c) for c in task.warm_start(config.seed)]
@@ -671,12 +642,6 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
         best = archive.best(1)
         solved = bool(best) and task.solved(Score(best[0].score, True, best[0].info))
         evaluations = sum(e.step > 0 for e in archive.of.values())
-
-        def tell(new: list[Evaluation]) -> None:
-            for e in archive.best(1, best + new):
-                n = evaluations + len(new)
-                show(n if config.budget else counts["step"], n, e.candidate, e.score)
-        tell([])
         if solved and counts["solved_at"] is None:
             counts["solved_at"] = counts["proposals"]
         stop = ("solved" if solved and counts["proposals"] - counts["solved_at"] >= config.after_solved else
@@ -692,17 +657,18 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
 
         # 1. sample: on-policy, then neighbours of a parent (on-policy as well while there is nothing to vary)
         parents = [e.candidate for e in method.parents(current, step, config.top_k, rng)]
+        while parents and not fits(policy, task.variation_prompt(parents)):     # the context is full: the worst leaves first
+            parents = parents[1:]
         n_neighbors = config.n_neighbors if parents else 0
         n_on_policy = config.n_on_policy + config.n_neighbors - n_neighbors
-        wanted = [(prompt, n_on_policy, ON_POLICY, [])]
+        wanted = [(prompt_ids, n_on_policy, ON_POLICY, [])]
         if n_neighbors:
-            wanted.append((task.variation_prompt(parents), n_neighbors, NEIGHBOR, parents))
+            wanted.append((encode_prompt(policy, task.variation_prompt(parents)), n_neighbors, NEIGHBOR, parents))
         rows = draw(policy, task, wanted, known, config, step, counts["proposals"])
         clock.append(time.perf_counter())
 
         # 2. score what is new
-        new = evaluate(run, task, archive, rows, step, config.budget - evaluations if config.budget else len(rows),
-                       tell)
+        new = evaluate(run, task, archive, rows, step, config.budget - evaluations if config.budget else len(rows))
         clock.append(time.perf_counter())
 
         # 3. replay, 4. group, 5. update
@@ -718,13 +684,11 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
 
         # 6. archive
         archive.add(new)
-        counts = {"step": step, "proposals": counts["proposals"] + len(rows),
-                  "invalid": counts["invalid"] + sum(not row.valid for row in rows),
-                  "repeats": counts["repeats"] + sum(row.candidate is not None and not row.new for row in rows),
-                  "skipped": counts["skipped"] + (method.trains and metrics["skipped"]),
-                  "stale": 0 if new else counts["stale"] + 1, "solved_at": counts["solved_at"],
-                  "seconds": counts["seconds"] + clock[-1] - clock[0],
-                  "start": counts["start"], "better_at": counts["better_at"]}
+        counts["step"], counts["stale"] = step, 0 if new else counts["stale"] + 1
+        for name, more in {"proposals": len(rows), "invalid": sum(not row.valid for row in rows),
+                           "repeats": sum(row.candidate is not None and not row.new for row in rows),
+                           "skipped": method.trains and metrics["skipped"], "seconds": clock[-1] - clock[0]}.items():
+            counts[name] += more
         if archive.since(counts["start"]).best(config.top_k) != current.best(config.top_k):
             counts["better_at"] = len(archive)
         elif config.patience and len(archive) - counts["better_at"] >= config.patience:
@@ -733,18 +697,13 @@ def search(config: Config, task: Task, policy: Policy, run: Run, show: Callable 
             policy.model.load_state_dict(fresh, strict=False)
             optimizer.state.clear()
         run.log_step(step_metrics(counts, archive, rows, group, metrics, clock))
-        run.save_checkpoint(state(policy, optimizer, counts))
+        run.save_checkpoint(counts, optimizer, policy.lora)
 
     if method.trains:
-        run.save_checkpoint(state(policy, optimizer, counts), force=True)
+        run.save_checkpoint(counts, optimizer, policy.lora, force=True)
         policy.model.save_pretrained(run.folder / "adapter")
     conclusion = task.conclude([(e.candidate, Score(e.score, e.valid, e.info)) for e in archive.of.values()])
     return {**summarize(config, task, archive, counts, solved, stop), **conclusion}
-
-
-def state(policy: Policy, optimizer, counts: dict) -> dict:
-    """All that a resumed run needs besides the ledger: there is no random state, draws derive from (seed, step)."""
-    return {"counts": counts, "optimizer": optimizer.state_dict(), "lora": policy.parameters()}
 
 
 # -------------------------------------------------------------------------------------------------- main
@@ -780,8 +739,8 @@ def main(argv: list[str]) -> None:
                 if config.track:
                     run.track(f"migrate-{task.name}", settings)
                 policy = load_policy(config, model_source(config, task))
-                with ProgressBar(config.budget or config.steps, "evaluations" if config.budget else "steps") as bar:
-                    summary = search(config, task, policy, run, bar.show, bar.write)
+                with run.progress(config.budget, config.steps):
+                    summary = search(config, task, policy, run)
             except UserError:
                 run.discard_if_empty()
                 raise

@@ -1,4 +1,4 @@
-"""A run on disk and on the screen: its folder, its progress bar, its flags. Knows nothing of policies or of tasks.
+"""A run on disk and on the screen: its folder, its progress bar, its flags, what it says when it ends.
 
     config.json    settings, task options, versions, command; written once
     evals.jsonl    every evaluation as it happens, append-only
@@ -51,7 +51,7 @@ class Run:
         if exists:
             old = json.loads((folder / "config.json").read_text())
             differing = sorted(name for part in ("config", "options") for name in settings[part] | old[part]
-                               if settings[part].get(name) != old[part].get(name))
+                               if settings[part].get(name) != old[part].get(name) and name != "micro_batch")
             if differing:
                 raise UserError(f"{folder} is in use by another configuration (it differs in {', '.join(differing)}): "
                                 "resume it with its own settings, or choose another --out")
@@ -64,7 +64,7 @@ class Run:
         self.evals_file = open(folder / "evals.jsonl", "a")
         self.steps_file = open(folder / "steps.jsonl", "a")
         self.next_checkpoint = 0.0
-        self.tracker = None
+        self.tracker = self.bar = None
 
     def track(self, project: str, settings: dict) -> None:
         """From now on every line of steps.jsonl goes to trackio, too: kept on this machine, seen with `trackio show`."""
@@ -84,11 +84,25 @@ class Run:
             with contextlib.suppress(OSError):      # the user's own files stay
                 self.folder.rmdir()
 
+    def progress(self, budget: int | None, steps: int) -> ProgressBar:
+        """From now on a bar shows what is logged; a context manager."""
+        self.bar = ProgressBar(budget, steps, self.evaluations, self.steps_logged)
+        return self.bar
+
+    def say(self, line: str) -> None:
+        """Something that should be known once, above the bar."""
+        if self.bar is not None:
+            self.bar.write(line)
+
     def log_evaluation(self, line: dict) -> None:
         self.evals_file.write(json.dumps(line) + "\n")
         self.evals_file.flush()
+        if self.bar is not None:
+            self.bar.scored(line)
 
     def log_step(self, line: dict) -> None:
+        if self.bar is not None:
+            self.bar.stepped(line["step"])
         if line["step"] > self.steps_logged:
             self.steps_file.write(json.dumps(line) + "\n")
             self.steps_file.flush()
@@ -98,19 +112,27 @@ class Run:
                 flat = {k: v for k, v in line.items() if k != "step" and not isinstance(v, dict)}
                 self.tracker.log(flat | nested, step=line["step"])
 
-    def save_checkpoint(self, state: dict, force: bool = False) -> None:
+    def save_checkpoint(self, counts: dict, optimizer, weights: dict, force: bool = False) -> None:
         """At most every two seconds, and for at most a twentieth of the time: steps in between can be taken again."""
         started = time.monotonic()
         if force or started > self.next_checkpoint:
             (self.folder / "checkpoint").mkdir(exist_ok=True)
             new = self.folder / "checkpoint" / "state.new"
-            torch.save(state, new)
+            with open(new, "wb") as file:       # to a path torch writes by itself, and a full disk is no OSError
+                torch.save({"counts": counts, "optimizer": optimizer.state_dict(), "lora": weights}, file)
             os.replace(new, new.with_name("state.pt"))
             self.next_checkpoint = time.monotonic() + max(2.0, 20 * (time.monotonic() - started))
 
-    def load_checkpoint(self) -> dict | None:
+    def load_checkpoint(self, optimizer, weights: dict) -> dict | None:
+        """Puts the state of optimizer and weights back, and returns the counts; None if there is no checkpoint."""
         path = self.folder / "checkpoint" / "state.pt"
-        return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        if not path.exists():
+            return None
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(saved["optimizer"])
+        for name, p in weights.items():
+            p.data.copy_(saved["lora"][name])
+        return saved["counts"]
 
     def finish(self, summary: dict, task=None) -> None:
         """The run is over once summary.json is there. The page comes after it: it can be made again, a run cannot."""
@@ -156,12 +178,12 @@ def free_folder(name: str, resume: bool) -> Path:
 
 def step_metrics(counts: dict, archive, rows: list, group: list, metrics: dict, clock: list[float]) -> dict:
     """One line of steps.jsonl: see the glossary in the README. rows: what was drawn; group: what the update saw; clock:
-    the times before and after sampling, scoring and training; metrics: of the update, those by origin under its name."""
+    the times before and after sampling, scoring and training; metrics: of the update, `by_row` of it in group's order."""
     best = archive.best(1)
     sampling, scoring, training = (round(b - a, 4) for a, b in zip(clock, clock[1:]))
     line = {"step": counts["step"], "proposals": counts["proposals"], "archive": len(archive), "start": counts["start"],
             "best": best[0].candidate if best else None, "best_score": best[0].score if best else 0.0,
-            **{k: v for k, v in metrics.items() if not isinstance(v, dict)},
+            **{k: v for k, v in metrics.items() if k != "by_row"},
             "seconds": {"sampling": sampling, "scoring": scoring, "training": training},
             "tokens_per_second": round(sum(len(row.tokens) for row in rows) / max(sampling, 1e-9))}
     for origin in dict.fromkeys(row.origin for row in [*rows, *group]):
@@ -169,7 +191,11 @@ def step_metrics(counts: dict, archive, rows: list, group: list, metrics: dict, 
         scores = [row.score for row in drawn]
         line[origin] = {"n": len(drawn), "score_mean": sum(scores) / len(scores), "score_max": max(scores),
                         "repeats": sum(row.candidate is not None and not row.new for row in drawn),
-                        "invalid": sum(not row.valid for row in drawn), **metrics.get(origin, {})}
+                        "invalid": sum(not row.valid for row in drawn)}
+        trained = [of for row, of in zip(group, metrics.get("by_row", [])) if row.origin == origin]
+        if trained:
+            tokens, logprob, clipped = map(sum, zip(*trained))
+            line[origin] |= {"logprob": logprob / tokens, "clip_fraction": clipped / tokens}
     return line
 
 
@@ -187,15 +213,28 @@ def summarize(config, task, archive, counts: dict, solved: bool, stop: str) -> d
 
 
 class ProgressBar(tqdm):
-    """A bar over steps, or over evaluations, with the best candidate so far behind it."""
+    """A bar over evaluations if there is a budget of them, else over steps, with the best candidate so far behind it."""
 
-    def __init__(self, total: int, unit: str):
-        super().__init__(total=total, unit=unit, dynamic_ncols=True, bar_format="{percentage:3.0f}%|{bar:24}| "
-                         "{n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}] {postfix}")
+    def __init__(self, budget: int | None, steps: int, evaluations: list[dict], step: int):
+        super().__init__(total=budget or steps, unit="evaluations" if budget else "steps", dynamic_ncols=True, bar_format=
+                         "{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}] {postfix}")
+        self.budget, self.best, self.evaluations = budget, None, 0
+        for line in evaluations:
+            self.scored(line)
+        self.stepped(step)
 
-    def show(self, done: int, evaluations: int, candidate: str, score: float) -> None:
-        self.set_postfix_str(f"best {candidate[:60]!r} {score:.3f}, {evaluations} scored", refresh=False)
-        self.update(done - self.n)
+    def scored(self, line: dict) -> None:
+        self.evaluations += line["step"] > 0
+        if line["valid"] and (self.best is None or line["score"] > self.best["score"]):
+            self.best = line
+        if self.best:
+            self.set_postfix_str(f"best {self.best['candidate'][:60]!r} {self.best['score']:.3f}, {self.evaluations} scored",
+                                 refresh=False)
+        self.update(self.evaluations - self.n if self.budget else 0)
+
+    def stepped(self, step: int) -> None:
+        if not self.budget:
+            self.update(step - self.n)
 
 
 def describe(config, task_name: str, trains: bool) -> str:
@@ -220,11 +259,25 @@ def add_flags(parser, cls, skip=()) -> None:
     comments = dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", source, flags=re.M))
     for f in dataclasses.fields(cls):
         if f.name not in skip:
-            kind = str(f.type).removesuffix(" | None")
+            kind = (f.type.__name__ if isinstance(f.type, type) else str(f.type)).removesuffix(" | None")
+            if kind not in ("bool", "int", "float", "str"):
+                raise UserError(f"the field {f.name} of {cls.__name__} cannot be a flag: it is a {kind}, not a bool, int, "
+                                "float or str")
             how = ({"action": argparse.BooleanOptionalAction} if kind == "bool" else
                    {"type": {"int": int, "float": float, "str": str}[kind], "metavar": kind.upper()})
             parser.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS,
                                 help=comments.get(f.name, "").replace("%", "%%"), **how)
+
+
+def check_bounds(config, choices: dict, at_least: dict) -> None:
+    """Raises UserError where a setting is none of its choices, or too small."""
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            raise UserError(f"--{name.replace('_', '-')} takes one of {', '.join(filter(None, allowed))}")
+    for name, least in at_least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= least:        # NaN is not, either
+            raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
 
 
 def exit_code(main, argv: list[str]) -> int:
@@ -241,18 +294,23 @@ def exit_code(main, argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def run_folder(folder: Path, argv: list[str]):
-    """Whatever ends a run early, the user is told what was found, where it is and how to go on."""
+    """Whatever ends a run early, the user is told what was found, where it is and, where that helps, how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, RunStopped, ScorerFailed) as error:
+    except (KeyboardInterrupt, RunStopped, ScorerFailed, torch.OutOfMemoryError) as error:
         if isinstance(error, ScorerFailed):
             (folder / "error.log").write_text("".join(traceback.format_exception(error)))
         valid = [e for e in read_jsonl(folder / "evals.jsonl") if e["valid"]]
         best = max(valid, key=lambda e: e["score"], default=None)
         found = f"best so far: {best['candidate']!r} with score {best['score']:.4f}" if best else "nothing scored yet"
-        again = shlex.join([a for a in argv if a != "--resume"] + ["--resume"])
-        print(f"\nstopped; {found}. Everything scored is in {folder}; continue with\n  python migrate.py {again}",
-              file=sys.stderr)
+        told = f"\nstopped; {found}. Everything scored is in {folder}"
+        if not isinstance(error, RunStopped):       # which would only stop there again
+            again = [a for a in argv if a != "--resume"] + ([] if "--out" in argv else ["--out", str(folder)]) + ["--resume"]
+            told += f"; continue with\n  python {shlex.join([sys.argv[0], *again])}"
+        print(told, file=sys.stderr)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise RunStopped(f"out of memory on the device: {one_line(error)[:160]}. Continue with --micro-batch 1, or "
+                             "choose a smaller group or model") from error
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST):
@@ -271,7 +329,7 @@ def explain_loading(name: str, error: Exception) -> str:
         return f"{name} holds no causal language model that transformers can load: {one_line(error)}"
     if os.sep in name and name.count("/") != 1 or name.startswith((".", "~")):
         return f"there is no model folder {name}"
-    if "Unrecognized" in chain or "does not recognize" in chain:
+    if "Unrecognized" in chain or "does not recognize" in chain or not isinstance(error, OSError):
         return f"transformers cannot load {name}: {one_line(error)}"
     return (f"model {name} is neither a local folder nor a Hub model that can be reached (check the name, the network, "
             "HF_TOKEN; --model tiny needs none of them)")

@@ -251,14 +251,15 @@ def serve(prelude: str) -> None:
 # ----------------------------------------------------------------------------------------- the client
 
 class Sandbox:
-    """A server for each core. Use it as a context manager, or call close()."""
+    """Servers, each of which runs one program at a time. Use it as a context manager, or call close()."""
 
-    def __init__(self, limits: Limits = Limits(), prelude: str = "", workers: int | None = None, check: bool = True):
-        """check: whether refuse() looks at programs first. prelude: a file of helpers that programs may use."""
+    def __init__(self, limits: Limits = Limits(), prelude: str = "", workers: int = 1, check: bool = True):
+        """check: whether refuse() looks at programs first. prelude: a file of helpers that programs may use.
+        workers: how many servers."""
         self.limits, self.prelude, self.check = limits, str(Path(prelude).resolve()) if prelude else "", check
         self.modules = MODULES + ((Path(prelude).stem,) if prelude else ())
         self.folder = tempfile.TemporaryDirectory(prefix="sandbox-")
-        self.servers = [self._start() for _ in range(workers or os.cpu_count())]
+        self.servers = [self._start() for _ in range(workers)]
         self.strict = True
         result = self._ask(self.servers[0], "def transform(g): return g", [[[1]]])
         if result.outputs == [None]:

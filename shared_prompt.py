@@ -33,6 +33,22 @@ def check_full_attention(config, name: str) -> None:
                         "prompt is shared through a full-attention cache: use a Llama or Qwen 2.5/3, say")
 
 
+def prepare(model, name: str) -> None:
+    """Freezes a model and turns its dropout off, in train mode: bitsandbytes' CPU kernels repack 4-bit weights at the first
+    evaluation-mode forward, after which no gradient reaches the LoRA weights. From then on it attends as shared prompts need.
+    Raises UserError if it cannot."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    for p in model.parameters():
+        p.requires_grad_(False)
+    check_output_layer(model, name)
+    model.set_attn_implementation("shared_prompt")
+
+
 def check_output_layer(model, name: str) -> None:
     """Raises UserError unless attention can be replaced and logits are just the output layer's product, taken in chunks."""
     ids = torch.tensor([[0, 1]], device=model.device)

@@ -36,6 +36,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tasks import cores
+
 HERE = Path(__file__).resolve().parent
 ARRAY = 1000        # tasks of a job array: SLURM's default limit is 1,001
 
@@ -60,7 +62,7 @@ def log_of(run: Path) -> Path:
 
 def search(line: str) -> int:
     """One search in this process, its output in DIR.log. Returns its exit code: 0, 1, or 130 when it was interrupted."""
-    script, *argv = shlex.split(line)
+    script, *argv = sys.argv = shlex.split(line)        # as if it had been typed so
     log = log_of(folder(line))
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
@@ -98,7 +100,7 @@ def share(lines: list[str], out: Path, back: Path | None) -> None:
 def local(lines: list[str], out: Path, jobs: int | None) -> None:
     """Worker processes that keep torch loaded: to import it takes as long as a short search."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # or the workers would wait on for a parent that is gone
-    with concurrent.futures.ProcessPoolExecutor(jobs or os.cpu_count(), initializer=signal.signal,
+    with concurrent.futures.ProcessPoolExecutor(jobs or cores(), initializer=signal.signal,
                                                 initargs=(signal.SIGTERM, signal.SIG_DFL)) as pool:
         futures = [pool.submit(search, line) for line in lines]
         try:

@@ -13,9 +13,11 @@ command-line flags) with these methods and attributes:
     reveal()                     str          the target in full, for the end of the run (default: `target`)
     conclude(evaluations)        dict         more for summary.json, from all (candidate, Score) of the run (default: {})
     picture(candidate, info)     str | None   an SVG element for the report page; nothing unescaped in it (default: none)
+    name                         str          what it is called
     fits(text)                   bool         set by the search: whether a prompt leaves room for an answer
     bundled                      str | None   folder under tiny/ with the small policy that knows these prompts
     presets                      dict         "paper" and "tiny": settings of migrate.Config for this task
+    default_preset               str          which of them goes with the bundled policy (default: "tiny")
     candidates_per_completion    int          how many candidates one completion is asked for
 
 A candidate is a string: two candidates are the same one if the strings are equal.
@@ -26,6 +28,7 @@ import functools
 import importlib.util
 import itertools
 import json
+import os
 import random
 import re
 import sys
@@ -45,6 +48,17 @@ class UserError(Exception):
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def cores() -> int:
+    """How many cores this process may use; in a container or a batch job often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def workers() -> int:
+    """How many processes one search may have at work: OMP_NUM_THREADS where it is set, as for torch's threads."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdigit() and int(threads) else cores()
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,8 @@ def checked_scores(task: Task, candidates: list[str]) -> Iterator[tuple[str, Sco
             if not 0 <= score.value <= 1 or (score.value and not score.valid):      # NaN is not in [0, 1] either
                 raise ValueError(f"it gave {candidate!r} the score {score.value}; scores lie in [0, 1], invalid: 0")
             missing.discard(candidate)
-            yield candidate, score
+            json.dumps(score.info)          # or it could not be kept
+            yield candidate, Score(float(score.value), bool(score.valid), score.info)
         if missing:
             raise ValueError(f"it gave no score to {sorted(missing)[0]!r}")
     except UserError:
@@ -225,7 +240,7 @@ class WordSearch(Task):
     # tiny: chosen on the development targets. LoRA sits where the bundled policy answers all its prompts (its card).
     presets["tiny"] = presets["paper"] | dict(lr=5e-3, lora_r=16, lora_alpha=64, lora_targets="2.mlp.up_proj")
     # novelty: repeats are redrawn, up to three draws for each guess, and what remains of them is worth nothing
-    presets["novelty"] = presets["tiny"] | dict(novelty=3, lr=1e-2)
+    presets["novelty"] = presets["tiny"] | dict(budget=1000, novelty=3, lr=1e-2)
 
     # Prompts never say anything about the target. Their wording is what tiny/wordsearch was trained on.
     def prompt(self) -> str:
@@ -261,6 +276,10 @@ class WordSearch(Task):
         if not self.embedder and self.hidden not in word_vectors()[0]:
             raise UserError(f"the target {self.hidden!r} is not among the {len(words)} words of the bundled table: "
                             "choose another, or score with a sentence encoder (--embedder HUB_NAME_OR_FOLDER)")
+        if self.candidates_per_completion < 1:
+            raise UserError("--candidates-per-completion must be at least 1")
+        if not 0 <= self.warm_start_words < len(words):
+            raise UserError(f"--warm-start-words must lie between 0 and {len(words) - 1}")
 
     def reveal(self) -> str:
         return self.hidden
@@ -347,7 +366,7 @@ class Molecule(Task):
                                               inner_iterations=1, max_new_tokens=64, mask_zero=False)
     # novelty: repeats are redrawn, and worth nothing; larger groups; neighbours never push, which is what keeps a search
     # of 10,000 evaluations alive. Chosen on osimertinib_mpo and perindopril_mpo
-    presets["novelty"] = presets["tiny"] | dict(proposals=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
+    presets["novelty"] = presets["tiny"] | dict(budget=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
                                                 novelty=3, pull_only=True, patience=1000)
     # novelty-2-1-2: the same with the paper's group
     presets["novelty-2-1-2"] = presets["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
@@ -394,7 +413,7 @@ class Molecule(Task):
 
     def _dock(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
         import docking
-        for smiles, result in docking.dock_all(self.target, candidates, self.dock_seconds):
+        for smiles, result in docking.dock_all(self.target, candidates, self.dock_seconds, workers()):
             if "vina" in result:
                 value = 1 - (result["vina"] + (1 - result["qed"]) + 12) / 10
                 yield smiles, Score(min(max(value, 0.0), 1.0), info=result)
@@ -451,11 +470,14 @@ class Arc(Task):
     def __post_init__(self):
         try:
             pairs = json.loads(Path(self.arc_file).read_text()) if self.arc_file else arc_task(self.target)
-            self.train = [(pair["input"], pair["output"]) for pair in pairs["train"]]
-            self.test = [(pair["input"], pair.get("output")) for pair in pairs["test"]]
+            self.train = [(checked_grid(pair["input"]), checked_grid(pair["output"])) for pair in pairs["train"]]
+            self.test = [(checked_grid(pair["input"]), checked_grid(pair["output"]) if pair.get("output") else None)
+                         for pair in pairs["test"]]
+            if not self.train or not self.test:
+                raise ValueError("it has no training pairs, or no test input")
         except OSError as error:
             raise UserError(f"cannot read the ARC task {self.arc_file}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.arc_file} is no ARC task in the public JSON format ({one_line(error)}): "
                             '{"train": [{"input": grid, "output": grid}, ..], "test": [..]}') from error
         if self.arc_file:
@@ -538,7 +560,7 @@ def open_sandbox(seconds: float, prelude: str):
     """One sandbox for all searches of a process; its servers end with it."""
     import atexit
     import sandbox
-    box = sandbox.Sandbox(sandbox.Limits(seconds=seconds, cpu_seconds=max(1, round(seconds))), prelude)
+    box = sandbox.Sandbox(sandbox.Limits(seconds=seconds, cpu_seconds=max(1, round(seconds))), prelude, workers())
     atexit.register(box.close)
     return box
 
@@ -557,6 +579,14 @@ def arc_task(task_id: str) -> dict:
                     return {part: [{"input": np.asarray(a).tolist(), "output": np.asarray(b).tolist()} for a, b in pairs]
                             for part, pairs in (("train", task.train), ("test", task.test))}
     raise UserError(f"there is no ARC task {task_id!r} in ARC-AGI-1 or ARC-AGI-2; ids look like 3c9b0459, or use --arc-file")
+
+
+def checked_grid(grid) -> Grid:
+    """A grid out of a file: rows of equal length, of integers from 0 to 9. Raises ValueError or TypeError."""
+    cells = [cell for row in grid for cell in row]
+    if not cells or len({len(row) for row in grid}) != 1 or not all(type(c) is int and 0 <= c <= 9 for c in cells):
+        raise ValueError("a grid is rows of equal length, of integers from 0 to 9")
+    return grid
 
 
 def in_words(grid: Grid) -> str:

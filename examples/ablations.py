@@ -55,7 +55,7 @@ def own_prompt_update(task, policy, optimizer, rows, prompt_ids, lr, config) -> 
         loss, _ = migrate.grpo_loss(logprobs, old_logprobs, advantages, mask * keep, config.eps_low, config.eps_high)
         optimizer.zero_grad()
         loss.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(policy.parameters().values(), 1.0)
+        grad_norm = torch.nn.utils.clip_grad_norm_(policy.lora.values(), 1.0)
         optimizer.step()
     return {"skipped": False, "lr": lr, "loss": loss.item(), "grad_norm": grad_norm.item()}
 
