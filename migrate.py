@@ -534,24 +534,33 @@ def replay(policy: Policy, task: Task, archive: Archive, config: Config, rng: ra
                 e.proposal, e.score, e.valid) for e in chosen]
 
 
-def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr: float, config: Config) -> dict:
-    """GRPO on one group, in place: inner_iterations steps of the optimizer. Returns metrics for steps.jsonl.
-
-    A group of equal scores has no advantage and is skipped; a loss that is not finite raises FloatingPointError.
-    """
+def what_rows_teach(rows: list[Row], config: Config):
+    """The advantage of each row, (G,), and which rows are in the loss, (G,); None for a group of equal scores, which teaches
+    nothing."""
     # A repeat that was redrawn and came again finds nothing: rewarded by its score, it would fill all groups to come.
     worth_0 = [config.novelty > 1 and row.origin != GREEDY and not row.new for row in rows]
     scores = torch.tensor([0.0 if zero else row.score for row, zero in zip(rows, worth_0)])             # (G,)
     if scores.max() == scores.min():
-        return {"skipped": True}
-    G, completions = len(rows), [row.tokens for row in rows]
-    device = policy.model.get_output_embeddings().weight.device
-    advantages = METHODS[config.method].advantages(scores).to(device)
+        return None
+    advantages = METHODS[config.method].advantages(scores)
     # pull_only: a neighbour is no draw from pi(. | x). Pushing down what pi never says moves the weights as far as pushing
     # down what it says, for nothing, and over thousands of evaluations this destroys the policy.
     drop = [config.mask_zero and row.score == 0 or config.pull_only and row.origin == NEIGHBOR and a < 0
             for row, a in zip(rows, advantages.tolist())]
-    keep = ~torch.tensor(drop, device=device)[:, None]                                                  # (G, 1)
+    return advantages, ~torch.tensor(drop)
+
+
+def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr: float, config: Config) -> dict:
+    """GRPO on one group, in place: inner_iterations steps of the optimizer. Returns metrics for steps.jsonl.
+
+    A group that teaches nothing is skipped; a loss that is not finite raises FloatingPointError.
+    """
+    lesson = what_rows_teach(rows, config)
+    if lesson is None:
+        return {"skipped": True}
+    device = policy.model.get_output_embeddings().weight.device
+    advantages, keep = (x.to(device) for x in lesson)                                                   # (G,) each
+    G, completions = len(rows), [row.tokens for row in rows]
     base = [None] * G
     if config.kl_coef:
         with torch.no_grad(), policy.model.disable_adapter():
@@ -566,7 +575,7 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], lr
             if iteration == 0:      # the policy has not moved since the step began: rho = 1 by construction
                 old.append(logprobs.detach())
                 sums.append(torch.stack([mask, entropy * mask, old[i] * mask]).sum(-1))                # (3, part)
-            part_loss, clipped = grpo_loss(logprobs, old[i], advantages[part], mask * keep[part], config.eps_low,
+            part_loss, clipped = grpo_loss(logprobs, old[i], advantages[part], mask * keep[part, None], config.eps_low,
                                            config.eps_high, config.kl_coef, base[i])
             part_loss = part_loss * len(mask) / G           # a part's mean over its rows -> its share of the group's
             part_loss.backward()

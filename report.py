@@ -25,6 +25,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import docking
 import page
 import tasks
 from runs import exit_code, read_jsonl
@@ -121,30 +122,30 @@ def auc_top(scores: list[float], budget: int, k: int = 10, every: int = 100) -> 
     return (area + (budget - at) * last) / budget
 
 
-def molecule_table(rows: list[dict], against: str) -> str:
+def molecule_table(rows: list[dict], against: str, value: str = "auc", what: str = "AUC top-10") -> str:
     """Markdown: AUC top-10 by objective and (preset, method), mean over seeds, for each number of evaluations or proposals;
     below, the method `against` and each other one, in percent of the other's mean, paired by objective and seed. Of one
-    objective alone: a line for each method, with its spread over seeds."""
+    objective alone: a line for each method, with its spread over seeds. value: another column than the AUC, called `what`."""
     lines = []
     for count in sorted({r["protocol"].split(", ")[1] for r in rows}):
-        runs = {}           # {(preset, method): {(objective, seed): AUC}}
+        runs = {}           # {(preset, method): {(objective, seed): value}}
         for r in rows:
             preset, counted = r["protocol"].split(", ")
             if counted == count:
-                runs.setdefault((preset, r["method"]), {})[r["target"], str(r["seed"])] = float(r["auc"])
+                runs.setdefault((preset, r["method"]), {})[r["target"], str(r["seed"])] = float(r[value])
         names = {key: key[1] if key[0] == key[1] else f"{key[1]} ({key[0]})" for key in runs}
         targets = sorted({target for of in runs.values() for target, _ in of})
 
         def mean(of: dict, target: str) -> float | None:
-            values = [auc for (t, _), auc in of.items() if t == target]
+            values = [x for (t, _), x in of.items() if t == target]
             return sum(values) / len(values) if values else None
 
         if len(targets) == 1:
-            lines += [f"| {targets[0]}, {count} | AUC top-10 [lowest, highest] | seeds |", "|---|---|---|",
+            lines += [f"| {targets[0]}, {count} | {what} [lowest, highest] | seeds |", "|---|---|---|",
                       *(f"| {names[key]} | {statistics.mean(of.values()):.3f} [{min(of.values()):.3f}, {max(of.values()):.3f}] "
                         f"| {len(of)} |" for key, of in runs.items()), ""]
         else:
-            lines += [f"AUC top-10, {count}", "", f"| objective | {' | '.join(names.values())} |",
+            lines += [f"{what}, {count}", "", f"| objective | {' | '.join(names.values())} |",
                       "|---" * (len(runs) + 1) + "|"]
             of_target = {t: [mean(of, t) for of in runs.values()] for t in targets}
             for target, values in of_target.items():
@@ -159,7 +160,7 @@ def molecule_table(rows: list[dict], against: str) -> str:
 
 
 def gain(a: dict, b: dict) -> str:
-    """How much higher a's mean AUC is than b's, in percent, over the (objective, seed) pairs that both have; 95% bootstrap
+    """How much higher a's mean is than b's, in percent, over the (objective, seed) pairs that both have; 95% bootstrap
     interval over objectives, or, where there is but one, every seed's own difference."""
     pairs: dict[str, list] = {}
     for target, seed in sorted(a.keys() & b.keys()):
@@ -263,9 +264,12 @@ def compare(args) -> None:
             writer.writerows(rows)
     of_task = {name: [r for r in rows if r["task"] == name] for name in ("molecule", "arc")}
     rows = [r for r in rows if r["task"] not in of_task]
-    if of_task["molecule"]:
-        print(molecule_table(sorted(of_task["molecule"], key=lambda r: (r["method"], r["protocol"], r["target"], str(r["seed"]))),
-                             args.against))
+    molecules = sorted(of_task["molecule"], key=lambda r: (r["method"], r["protocol"], r["target"], str(r["seed"])))
+    docked = [r for r in molecules if r["target"] in docking.PROTEINS]          # few evaluations each: their best counts
+    if molecules != docked:
+        print(molecule_table([r for r in molecules if r not in docked], args.against))
+    if docked:
+        print(molecule_table(docked, args.against, "best_score", "best score"))
     if of_task["arc"]:
         print(arc_table(of_task["arc"], args.against))
     if not rows:

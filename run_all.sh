@@ -61,7 +61,7 @@ wordsearch() {  # the paper's protocol, and novelty at as many evaluations; the 
         search wordsearch/novelty wordsearch "$target" "$method" "$seed" --preset novelty --budget "$n"
       fi
     done; done
-    methods="migrate ns opro grpo discover"             # the others: one seed
+    methods="migrate ns opro grpo discover migrate-opro"    # the others: one seed
   done
   for method in ridge hillclimb; do
     if [ "$method" = hillclimb ] && [ ! -d /usr/share/wordnet ]; then
@@ -96,6 +96,11 @@ molecule() {    # PMO's measure on its objectives; tuned on osimertinib_mpo and 
   for seed in $SEEDS; do for target in $rest; do
     search molecule/10000 molecule "$target" migrate "$seed" --budget 10000 --after-solved 10000     # the ten best count
   done; done
+  if "$PYTHON" -c "import dockstring" 2> /dev/null; then                # real docking, a budget that proves little
+    for seed in $SEEDS; do for target in DRD2 F2 PARP1; do for method in migrate ns random; do
+      search molecule/docking molecule "$target" "$method" "$seed" --preset novelty-2-1-2 --budget 20
+    done; done; done
+  fi
 }
 
 arc() {         # every fourth task, by id, of both sets of ARC-AGI-1; then all training tasks at the paper's number of programs
@@ -125,6 +130,7 @@ ablations() {   # groups of ten: the mixture, the k of top-k, the update, scalin
     mixture-4-3-3   migrate             --n-on-policy 4  --n-greedy 3 --n-neighbors 3
     mixture-1-8-1   migrate             --n-on-policy 1  --n-greedy 8 --n-neighbors 1
     top-1           migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --top-k 1
+    top-3           migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --top-k 3
     top-10          migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --top-k 10
     no-update       migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --lr 0
     std             migrate-std         --n-on-policy 4  --n-greedy 1 --n-neighbors 5
@@ -133,11 +139,11 @@ ablations() {   # groups of ten: the mixture, the k of top-k, the update, scalin
     mask-zero       migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --mask-zero
     keep-zero       migrate             --n-on-policy 4  --n-greedy 1 --n-neighbors 5 --no-mask-zero"
   while read -r variant method flags; do if [ -n "$variant" ]; then
-    for seed in $SEEDS; do        # of mask-zero and keep-zero each domain does one anyway
-      for target in $([ "$variant" = mask-zero ] || words development | first 20); do
+    for seed in $SEEDS; do        # of mask-zero and keep-zero, top-3 and top-10 each domain does one anyway
+      for target in $([[ "$variant" = mask-zero || "$variant" = top-3 ]] || words development | first 20); do
         search "ablations/wordsearch/$variant" wordsearch "$target" "$method" "$seed" $flags --proposals "$(of 1000 60)"
       done
-      if [ "$variant" != keep-zero ] && has_policy molecule 2> /dev/null; then
+      if [[ "$variant" != keep-zero && "$variant" != top-10 ]] && has_policy molecule 2> /dev/null; then
         search "ablations/molecule/$variant" molecule perindopril_mpo "$method" "$seed" $flags --budget "$(of 1000 40)"
       fi
     done

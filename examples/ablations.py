@@ -39,20 +39,19 @@ def logprobs_under(policy, prompts: list[list[int]], completions: list[list[int]
 
 def own_prompt_update(task, policy, optimizer, rows, prompt_ids, lr, config) -> dict:
     """migrate.update but for one thing: a neighbour counts under the prompt that it answered, not under the task prompt."""
-    scores = torch.tensor([row.score for row in rows])                                                      # (G,)
-    if scores.max() == scores.min():
+    lesson = migrate.what_rows_teach(rows, config)
+    if lesson is None:
         return {"skipped": True}
+    advantages, keep = (x.to(policy.model.device) for x in lesson)                                          # (G,) each
     prompts = [migrate.encode_prompt(policy, task.variation_prompt(row.parents)) if row.origin == migrate.NEIGHBOR
                else prompt_ids for row in rows]
-    advantages = migrate.group_advantages(scores).to(policy.model.device)
-    keep = torch.tensor([[not (config.mask_zero and row.score == 0)] for row in rows], device=policy.model.device)  # (G, 1)
     for group in optimizer.param_groups:
         group["lr"] = lr
     for iteration in range(config.inner_iterations):
         logprobs, mask = logprobs_under(policy, prompts, [row.tokens for row in rows])
         if iteration == 0:
             old_logprobs = logprobs.detach()
-        loss, _ = migrate.grpo_loss(logprobs, old_logprobs, advantages, mask * keep, config.eps_low, config.eps_high)
+        loss, _ = migrate.grpo_loss(logprobs, old_logprobs, advantages, mask * keep[:, None], config.eps_low, config.eps_high)
         optimizer.zero_grad()
         loss.backward()
         grad_norm = torch.nn.utils.clip_grad_norm_(policy.lora.values(), 1.0)
