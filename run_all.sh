@@ -98,7 +98,7 @@ molecule() {    # PMO's measure on its objectives; tuned on osimertinib_mpo and 
   done; done
   if "$PYTHON" -c "import dockstring" 2> /dev/null; then                # real docking, a budget that proves little
     for seed in $SEEDS; do for target in DRD2 F2 PARP1; do for method in migrate ns random; do
-      search molecule/docking molecule "$target" "$method" "$seed" --preset novelty-2-1-2 --budget 20
+      search molecule/docking molecule "$target" "$method" "$seed" --preset novelty-2-1-2 --budget 12
     done; done; done
   fi
 }
