@@ -630,7 +630,7 @@ def search(config: Config, task: Task, policy: Policy, run: Run) -> dict:
     """Searches until the task is solved or its budget is spent; returns what goes into summary.json."""
     method = METHODS[config.method]
     optimizer = torch.optim.AdamW(policy.lora.values(), lr=config.lr, weight_decay=0.0, fused=True)
-    fresh = {name: p.detach().clone() for name, p in policy.lora.items()}
+    fresh = {name: p.detach().clone() for name, p in policy.lora.items() if config.patience}
     # Counts, optimizer and LoRA weights are all that a resumed run needs besides the ledger: there is no random state,
     # draws derive from (seed, step).
     counts = run.load_checkpoint(optimizer, policy.lora) or {
