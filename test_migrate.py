@@ -2303,6 +2303,22 @@ def test_what_stops_a_run_is_told_with_the_command_that_goes_on(capsys, tmp_path
     assert code == 1 and "step 1: the loss is nan" in err and "--resume" not in err
 
 
+def test_the_bar_counts_what_is_fixed_and_shows_the_best():
+    def line(step, score, valid, candidate):
+        return {"step": step, "score": score, "valid": valid, "candidate": candidate}
+    before = [line(0, 0.5, True, "warm"), line(1, 0.0, False, "bad")]
+    for budget, expected in ((10, (1, 2, 2)), (None, (4, 4, 5))):
+        with runs.ProgressBar(budget, 20, before, 4) as bar:            # resumed after step 4
+            seen = [bar.n]
+            assert bar.postfix == "best 'warm' 0.500, 1 scored"
+            bar.scored(line(5, 0.7, True, "better"))
+            bar.scored(line(0, 0.7, True, "as good, later"))
+            seen.append(bar.n)
+            assert bar.postfix == "best 'better' 0.700, 2 scored" and bar.total == (budget or 20)
+            bar.stepped(5)
+            assert (*seen, bar.n) == expected
+
+
 def test_a_full_disk_is_one_line_also_for_the_checkpoint(capsys, tmp_path, monkeypatch):
     plain = open
     monkeypatch.setattr(runs, "open", lambda path, mode="r": plain("/dev/full" if str(path).endswith("state.new") else path, mode),
