@@ -222,8 +222,11 @@ def test_an_update_does_not_depend_on_its_micro_batches(folder_of):
         rows = [migrate.Row(origin, [], tokens, "a", True, 0, score, True) for origin, tokens, score in
                 zip(("on-policy", "neighbor", "neighbor", "greedy"), completions_for(policy), (0.9, 0.0, 0.3, 0.5))]
         config = config_for(folder_of("qwen3"), kl_coef=0.1, inner_iterations=3, eps_low=0.01, eps_high=0.01)
-        metrics = migrate.update(policy, torch.optim.SGD(policy.lora.values(), lr=0.1), rows,
-                                 migrate.encode_prompt(policy, "Guess."), 0.1, config)
+        prompt_ids = migrate.encode_prompt(policy, "Guess.")
+        at_the_start = [(logprobs.detach() * mask).sum(1) for _, logprobs, _, mask in
+                        migrate.token_logprobs(policy, prompt_ids, [row.tokens for row in rows])]
+        metrics = migrate.update(policy, torch.optim.SGD(policy.lora.values(), lr=0.1), rows, prompt_ids, 0.1, config)
+        assert [logprob for _, logprob, _ in metrics["by_row"]] == pytest.approx(torch.cat(at_the_start).tolist(), abs=1e-3)
         results.append((metrics, {name: p.detach().clone() for name, p in policy.lora.items()}))
     (expected, weights), *others = results
     by_row = np.array(expected.pop("by_row"))           # tokens, log-probability, clipped tokens
@@ -2329,15 +2332,15 @@ def test_a_full_disk_is_one_line_also_for_the_checkpoint(capsys, tmp_path, monke
 
 def test_parents_that_the_context_cannot_hold_are_left_out(tmp_path, monkeypatch):
     """The worst first; without any that fits the step is on-policy, and the search goes on."""
-    class Long(Letters):
-        def variation_prompt(self, parents):
-            return " ".join(parents * 8)
-    monkeypatch.setattr(migrate, "fits", lambda policy, prompt: len(prompt.split()) <= 16)
-    _, evals, _, _ = run(tmp_path / "a", Long(), method="migrate-opro", steps=3)
-    shown = [e["parents"] for e in evals if e["origin"] == "neighbor"]
-    assert shown and {len(parents) for parents in shown} == {2}
+    monkeypatch.setattr(migrate, "fits", lambda policy, prompt: prompt.count(", ") <= 2)       # one of them is the prompt's own
+    _, evals, _, _ = run(tmp_path / "a", method="migrate-opro", steps=5)
+    shown = [e for e in evals if e["origin"] == "neighbor"]
+    for e in shown:         # the two best of what was known, worst first
+        known = sorted((k for k in evals if k["step"] < e["step"] and k["valid"]), key=lambda k: (-k["score"], k["index"]))
+        assert e["parents"] == [k["candidate"] for k in known[1::-1]]
+    assert len({e["step"] for e in shown}) > 2
     monkeypatch.setattr(migrate, "fits", lambda policy, prompt: False)
-    _, evals, _, _ = run(tmp_path / "b", Long(), method="migrate-opro", steps=3)
+    _, evals, _, _ = run(tmp_path / "b", method="migrate-opro", steps=3)
     assert {e["origin"] for e in evals if e["step"] > 0} == {"on-policy"}
 
 
