@@ -3,11 +3,12 @@
 # left out and interrupted ones go on: give the same command again after anything.
 #
 #   bash run_all.sh                   # all sections, which are (minutes on two cores):
-#   bash run_all.sh wordsearch        #   ten published and 40 held-out words, nine methods, two protocols (70)
-#   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (60), 13 at 10,000 (140)
+#   bash run_all.sh wordsearch        #   ten published and 40 held-out words, nine methods, two protocols (75)
+#   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (100), 13 at 10,000 (140); with
+#                                     #   dockstring installed three proteins as well (140)
 #   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1 (130), all 400 at 1,024 (75)
 #   bash run_all.sh ablations         #   what each part of the method is good for, on development targets (40)
-#   SMOKE=1 bash run_all.sh           # a sliver of everything in a minute and a half
+#   SMOKE=1 bash run_all.sh           # a sliver of everything in a minute
 #
 #   ENGINE=..   local (default): worker processes on this machine
 #               slurm: a job array (its settings: SBATCH_PARTITION, SBATCH_GPUS, SBATCH_TIMELIMIT, ..)
