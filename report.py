@@ -265,10 +265,9 @@ def compare(args) -> None:
     of_task = {name: [r for r in rows if r["task"] == name] for name in ("molecule", "arc")}
     rows = [r for r in rows if r["task"] not in of_task]
     molecules = sorted(of_task["molecule"], key=lambda r: (r["method"], r["protocol"], r["target"], str(r["seed"])))
-    docked = [r for r in molecules if r["target"] in docking.PROTEINS]          # few evaluations each: their best counts
-    if molecules != docked:
-        print(molecule_table([r for r in molecules if r not in docked], args.against))
-    if docked:
+    if computed := [r for r in molecules if r["target"] not in docking.PROTEINS]:
+        print(molecule_table(computed, args.against))
+    if docked := [r for r in molecules if r["target"] in docking.PROTEINS]:             # few evaluations each: their best counts
         print(molecule_table(docked, args.against, "best_score", "best score"))
     if of_task["arc"]:
         print(arc_table(of_task["arc"], args.against))

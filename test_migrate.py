@@ -2359,6 +2359,22 @@ def test_a_prompt_is_the_same_tomorrow(folder_of):
     assert policy.tokenizer.decode(migrate.encode_prompt(policy, "Guess.")).endswith("26 Jul 2024")
 
 
+def test_a_search_has_as_many_workers_as_it_may_use(monkeypatch):
+    """A batch job has fewer cores than its machine, and of several searches each takes its share."""
+    monkeypatch.setattr(tasks.os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert tasks.cores() == tasks.workers() == 3
+    for threads, expected in (("1", 1), ("12", 12), ("0", 3), ("4,2", 3)):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        assert (tasks.cores(), tasks.workers()) == (3, expected)
+    used = []
+    monkeypatch.setattr(docking, "dock_all", lambda protein, molecules, seconds, workers: used.append(workers) or iter(()))
+    task = Molecule(target="qed")
+    task.target = "DRD2"
+    list(task._dock(["CCO"]))
+    assert used == [3]
+
+
 def test_the_bundled_policy_is_known_through_a_link(tmp_path):
     (tmp_path / "link").symlink_to(HERE)
     program = "import migrate, tasks; print(migrate.resolve({}, tasks.WordSearch()).preset)"
