@@ -1,102 +1,95 @@
-"""What searches a word without a language model: two yardsticks for word search, on the same targets and scores.
+"""Searches for a word without a language model: two baselines, on the same targets and scores.
 
-    python examples/yardsticks.py ridge --target skillet --out runs/ridge-skillet
-    python examples/yardsticks.py hillclimb --target skillet --seed 3 --wordnet /usr/share/wordnet --out runs/hillclimb-skillet
+    python -m examples.yardsticks ridge --target skillet --out runs/ridge-skillet
+    python -m examples.yardsticks hillclimb --target skillet --seed 3 --out runs/hillclimb-skillet
 
-ridge: least squares from the bundled policy's own token embeddings to the scores seen so far; each step guesses the
-ten best unseen predictions. How much could be learned from what was scored, in the very weights that LoRA moves.
-hillclimb: from the best word that has unseen relatives in WordNet's graph, guess ten of them. The policy is a lossy
-copy of this graph.
+ridge: least squares from the token embeddings of the bundled policy to the scores seen so far. Each
+step guesses the ten words with the best predictions. It shows how much can be learned from the
+scores in the very weights that LoRA moves.
+
+hillclimb: ten unseen relatives, in WordNet's graph, of the best word that has any. The bundled
+policy learned from this graph.
 
 Both start from the same 20 warm-start words as the searches and never guess a word twice.
 """
-import argparse
+from __future__ import annotations
+
 import functools
-import json
 import random
 import sys
 from pathlib import Path
 
-import torch
+import tasks
+from domains.words import word_vectors
+from examples import baseline
+from runlog.errors import exit_code
+from runlog.slow import torch
+from tiny import wordnet
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tiny")]
-import tasks  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
+GUESSES = 10        # words a step
+RIDGE = 0.3         # weight of the penalty of the least squares
 
 
 @functools.cache
-def ridge_guesser():
+def policy_embedding(words: tuple[str, ...]):
+    """Unit vectors (N, D) of the words: the bundled policy's token embeddings."""
     import transformers
-    words = list(tasks.word_vectors()[0])
-    folder = HERE.parent / "tiny" / "wordsearch"
+    folder = ROOT / "tiny" / "wordsearch"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    embedding = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).get_input_embeddings().weight
-    x = torch.nn.functional.normalize(embedding.detach()[tokenizer.convert_tokens_to_ids(words)], dim=1)     # (N, D)
-    number = {word: i for i, word in enumerate(words)}
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    table = model.get_input_embeddings().weight.detach()
+    return torch.nn.functional.normalize(table[tokenizer.convert_tokens_to_ids(list(words))], dim=1)
 
-    def guess(scores: dict[str, float], rng: random.Random) -> list[str]:
-        seen = x[[number[w] for w in scores]]                                       # (n, D)
-        y = torch.tensor(list(scores.values()))
-        kernel = seen @ seen.T + 0.3 * torch.eye(len(seen))
-        predicted = x @ (seen.T @ torch.linalg.solve(kernel, y - y.mean()))
-        predicted[[number[w] for w in scores]] = -torch.inf
-        return [words[i] for i in predicted.topk(10).indices]
-    return guess
+
+def ridge(scores: dict[str, float]) -> list[str]:
+    """The unseen words with the best predictions of a ridge regression on the scores."""
+    number, _ = word_vectors()
+    words = list(number)
+    x = policy_embedding(tuple(words))                                          # (N, D)
+    chosen = [number[word] for word in scores]
+    seen = x[chosen]                                                            # (n, D)
+    y = torch.tensor(list(scores.values()))
+    kernel = seen @ seen.T + RIDGE * torch.eye(len(seen))
+    predicted = x @ (seen.T @ torch.linalg.solve(kernel, y - y.mean()))         # (N,)
+    predicted[chosen] = -torch.inf
+    return [words[i] for i in predicted.topk(GUESSES).indices]
 
 
 @functools.cache
-def hillclimb_guesser(wordnet: Path):
-    import pretrain
-    words = list(tasks.word_vectors()[0])
-    vocabulary, edges, _ = pretrain.read_wordnet(wordnet)
-    ids, probs = pretrain.neighbour_table(vocabulary, edges)
-    related = {w: [vocabulary[j] for j, p in zip(i.tolist(), q.tolist()) if p > 0] for w, i, q in zip(vocabulary, ids, probs)}
-
-    def guess(scores: dict[str, float], rng: random.Random) -> list[str]:
-        for parent in sorted(scores, key=scores.get, reverse=True):
-            unseen = [w for w in related[parent] if w not in scores]
-            if unseen:
-                return unseen[:10]
-        return rng.sample([w for w in words if w not in scores], 10)
-    return guess
+def relatives(folder: Path) -> dict[str, list[str]]:
+    """{word: its relatives in WordNet, the closest first}. folder: of WordNet's files."""
+    vocabulary, edges, _ = wordnet.read_wordnet(folder)
+    ids, probs = wordnet.neighbour_table(vocabulary, edges)
+    return {word: [vocabulary[j] for j, p in zip(row, weights) if p > 0]
+            for word, row, weights in zip(vocabulary, ids.tolist(), probs.tolist())}
 
 
-def search(guess, target: str, seed: int, budget: int) -> dict:
-    """Evaluates ten guesses a step until the word is found; returns a summary as report.py reads it."""
-    task = tasks.WordSearch(target=target)
-    rng = random.Random(f"{target} {seed}")
-    scores = {c: s.value for c, s in task.score(task.warm_start(seed))}
-    warm, lines = len(scores), []
-    while len(scores) - warm < budget and target not in scores:
-        for candidate, score in task.score(guess(scores, rng)):
-            if len(scores) - warm < budget and target not in scores:
-                scores[candidate] = score.value
-    best = max(scores, key=scores.get)
-    for i, (c, s) in enumerate(scores.items()):
-        lines.append({"index": i, "step": int(i >= warm), "proposal": max(0, i + 1 - warm), "candidate": c, "score": s,
-                      "valid": True})
-    n = len(scores) - warm
-    return {"task": "wordsearch", "target": target, "seed": seed, "preset": "yardstick", "best_score": scores[best],
-            "best": best, "solved": best == target, "evaluations": n, "proposals": n, "repeats": 0, "invalid": 0,
-            "steps": (n + 9) // 10, "seconds": 0, "warm_start": warm, "lines": lines}
+def hillclimb(scores: dict[str, float], rng: random.Random, folder: Path) -> list[str]:
+    """Unseen relatives of the best word that has any, else words at random."""
+    related = relatives(folder)
+    for parent in sorted(scores, key=scores.get, reverse=True):
+        unseen = [word for word in related[parent] if word not in scores]
+        if unseen:
+            return unseen[:GUESSES]
+    return rng.sample([word for word in word_vectors()[0] if word not in scores], GUESSES)
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = baseline.flags(__doc__, "examples.yardsticks")
     parser.add_argument("yardstick", choices=["ridge", "hillclimb"])
-    parser.add_argument("--target", required=True)
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
-    parser.add_argument("--budget", type=int, default=1000)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"),
+                        help="folder of WordNet's files (default: /usr/share/wordnet)")
     args = parser.parse_args(argv)
-    guess = ridge_guesser() if args.yardstick == "ridge" else hillclimb_guesser(args.wordnet)
-    summary = {**search(guess, args.target, args.seed, args.budget), "method": args.yardstick}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in summary.pop("lines")))
-    (args.out / "config.json").write_text(json.dumps({"config": {"budget": args.budget}, "command": argv}))
-    (args.out / "summary.json").write_text(json.dumps(summary))
+    task = tasks.WordSearch(target=args.target)
+    propose = ridge
+    if args.yardstick == "hillclimb":
+        rng = random.Random(f"{args.target} {args.seed}")
+        propose = functools.partial(hillclimb, rng=rng, folder=args.wordnet)
+    settings = baseline.Settings("wordsearch", args.yardstick, "yardstick", args.seed,
+                                 budget=args.budget)
+    baseline.run(task, settings, propose, args.out, "examples.yardsticks", argv)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(exit_code(main, sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What tasks read and score with: parsers, word vectors, objectives, docking, sandbox, pictures."""

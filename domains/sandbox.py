@@ -1,0 +1,446 @@
+"""Runs programs that a language model wrote, and that nobody has read: transform(grid).
+
+    with Sandbox() as sandbox:
+        for number, result in sandbox.run([program, ..], grids):
+            result.outputs          # one grid for each input, or None where the program failed
+
+A server process, which runs this file, has numpy loaded, an empty environment and an empty working
+directory. It forks one child for each program. The child is killed after its program, and what it
+writes is read as JSON, at most a megabyte of it, and checked.
+
+Covered, on Linux with seccomp (x86_64 and arm64), without any privilege:
+  - endless loops, also in C and with every signal ignored: a CPU limit, and SIGKILL at the end of
+    the wall-clock limit
+  - memory, stack and output size: limits on address space, recursion and bytes read
+  - files, network, processes, threads, signals, ptrace, shared memory: a filter of system calls is
+    set after the fork. It allows only what computing needs. Everything else fails with EPERM: there
+    is no open, no socket, no fork, no kill and no exec.
+  - processes that survive: a program cannot start any, and its child is killed and waited for
+  - one program that spoils the next (a changed numpy, seeds): each child has its own copy of the
+    server's memory
+  - cheating: a child gets the inputs and never the expected outputs, and it holds no file
+    descriptor of the server
+  - hostile results (objects, NaN, ragged or huge arrays, wrong types): the child turns them into
+    plain integers, and the server checks these again
+Not covered:
+  - faults of the kernel or of the processor (Spectre, for example)
+  - a program that shows what it computes by the time that it takes
+  - systems without seccomp (macOS, Windows, some containers): only the limits on CPU time, memory
+    and wall-clock time are left there. A warning says so once.
+"""
+from __future__ import annotations
+
+import ast
+import atexit
+import ctypes
+import functools
+import importlib.util
+import json
+import os
+import platform
+import random
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+
+# This file imports nothing of the project: it runs as a script, in the server process.
+
+MODULES = ("numpy", "math", "collections", "itertools", "functools", "copy", "typing", "random",
+           "re", "heapq", "operator", "dataclasses", "enum", "abc", "string", "bisect", "fractions",
+           "statistics")                # what programs may import
+NAMES = ("exec", "eval", "compile", "open", "input", "breakpoint", "__import__", "globals",
+         "__builtins__", "__loader__")  # what they may not use
+MAX_SIDE = 64                           # rows and columns of a result, at most
+MAX_OUTPUT = 1 << 20                    # bytes read from a child, at most
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use, for all its inputs together."""
+    seconds: float = 2.0            # wall clock
+    cpu_seconds: int = 2            # rounded up by the kernel
+    memory: int = 1 << 30           # bytes of address space, those of numpy included
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program returned. outputs: for each input a grid (rows of integers from 0 to 9), or
+    None if the program failed on it. error: the first reason, in one line; empty if none failed."""
+    outputs: list
+    error: str = ""
+
+
+# ------------------------------------------------------------------------- before a program runs
+
+def refuse(program: str, modules: tuple[str, ...] = MODULES) -> str | None:
+    """The reason why a program should not run at all; None if there is none.
+
+    It is there for clear error messages only. The limits of the child process, below, protect.
+    """
+    if len(program) > 20_000:
+        return "the program is longer than 20,000 characters"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"no Python: {type(error).__name__}"
+    for node in ast.walk(tree):
+        reason = refuse_node(node, modules)
+        if reason:
+            return reason
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if "transform" not in functions:
+        return "defines no function transform"
+    return None
+
+
+def refuse_node(node: ast.AST, modules: tuple[str, ...]) -> str | None:
+    """The reason to refuse a program for one node of its syntax tree; None if there is none."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        for name in imported_names(node):
+            if name.split(".")[0] not in modules:
+                return f"imports {name}"
+    if isinstance(node, ast.Attribute):
+        if node.attr.startswith("__") and node.attr != "__name__":
+            return f"touches {node.attr}"
+    if isinstance(node, ast.Name) and node.id in NAMES:
+        return f"uses {node.id}"
+    return None
+
+
+def imported_names(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The modules that an import statement names; "." for `from . import x`."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or "."]
+
+
+# ---------------------------------------------------------------------------- limits of the child
+
+# The system calls that computing needs, by their numbers on x86_64 and on arm64: for memory, time,
+# randomness, and for what is open already.
+ALLOWED = {
+    "x86_64": (0, 1, 3, 5, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 28, 35, 39, 60, 96, 98, 100, 131,
+               186, 201, 202, 204, 219, 228, 229, 230, 231, 318, 334),
+    "aarch64": (57, 62, 63, 64, 80, 93, 94, 98, 101, 113, 114, 115, 122, 123, 124, 128, 132, 134,
+                135, 139, 153, 165, 169, 172, 178, 214, 215, 216, 222, 226, 233, 278, 293)}
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+KILL_PROCESS, FAIL, ALLOW = 0x80000000, 0x00050000 | 1, 0x7FFF0000      # 1 = EPERM
+
+
+def filter_program(machine: str) -> bytes:
+    """The filter as a program of classic BPF: allow the listed system calls, EPERM for the others.
+
+    It reads struct seccomp_data: the number of the call at offset 0, the architecture at 4.
+    """
+    load, equal, done = 0x20, 0x15, 0x06
+    numbers = ALLOWED[machine]
+    code = [(load, 0, 0, 4), (equal, 1, 0, AUDIT_ARCH[machine]), (done, 0, 0, KILL_PROCESS),
+            (load, 0, 0, 0)]
+    for i, number in enumerate(numbers):
+        code.append((equal, len(numbers) - i, 0, number))       # if equal, jump to the last line
+    code += [(done, 0, 0, FAIL), (done, 0, 0, ALLOW)]
+    return b"".join(struct.pack("HBBI", *line) for line in code)
+
+
+def forbid_system_calls() -> None:
+    """Sets the filter. From here on this process can compute, write to what it has open, and exit.
+    It cannot be undone. Raises OSError where there is no such filter."""
+    machine = platform.machine()
+    if sys.platform != "linux" or machine not in ALLOWED:
+        raise OSError(f"no filter of system calls for {sys.platform} on {machine}")
+    code = filter_program(machine)
+    buffer = ctypes.create_string_buffer(code)
+    program = ctypes.create_string_buffer(
+        struct.pack("H6xQ", len(code) // 8, ctypes.addressof(buffer)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for arguments in ((PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+                      (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0)):
+        if libc.prctl(*(ctypes.c_ulong(argument) for argument in arguments)):
+            raise OSError(ctypes.get_errno(), "prctl: " + os.strerror(ctypes.get_errno()))
+
+
+def limit_resources(limits: Limits) -> None:
+    """Sets the limits of this process on CPU time, memory, files written and files open.
+    The module resource is imported here because Windows has none."""
+    import resource
+    for kind, most in ((resource.RLIMIT_CPU, limits.cpu_seconds),
+                       (resource.RLIMIT_AS, limits.memory),
+                       (resource.RLIMIT_FSIZE, 0),
+                       (resource.RLIMIT_CORE, 0),
+                       (resource.RLIMIT_NOFILE, 64)):
+        resource.setrlimit(kind, (most, most))
+
+
+def confine(pipe: int, limits: Limits, strict: bool) -> None:
+    """Takes everything from this process but `pipe`, which becomes file descriptor 3.
+
+    strict: without a filter of system calls the process ends, with status 9.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.dup2(pipe, 3)
+    os.closerange(4, 256)       # the server's pipes too: they carry the requests for other programs
+    limit_resources(limits)
+    try:
+        forbid_system_calls()
+    except OSError:
+        if strict:
+            os._exit(9)
+
+
+# ------------------------------------------------------------------------------------- the child
+
+def child(request: dict, pipe: int, modules: dict) -> None:
+    """Runs one program and writes one line of JSON for each input to the pipe. Never returns."""
+    confine(pipe, Limits(**request["limits"]), request["strict"])
+    random.seed(0)
+    numpy.random.seed(0)
+    sys.setrecursionlimit(500)
+    # The program may replace what the modules hold, so these are kept before it starts.
+    write, dumps, leave, plain = os.write, json.dumps, os._exit, plain_grid
+    space = {"__name__": "program", **modules}
+    # BaseException: SystemExit and KeyboardInterrupt are failures of the program, too.
+    try:
+        exec(compile(request["program"], "program", "exec"), space)
+    except BaseException as error:
+        write(3, (dumps({"error": f"{type(error).__name__}: {error}"[:200]}) + "\n").encode())
+        leave(0)
+    for grid in request["inputs"]:
+        try:
+            line = {"output": plain(space["transform"](numpy.array(grid, dtype=int)))}
+        except BaseException as error:
+            line = {"error": f"{type(error).__name__}: {error}"[:200]}
+        write(3, (dumps(line) + "\n").encode())
+    leave(0)
+
+
+def plain_grid(result) -> list[list[int]]:
+    """What a program returned, as rows of integers. Raises ValueError if it is no grid.
+
+    Floats that are whole numbers count: programs often return np.zeros and mean integers.
+    """
+    array = numpy.asarray(result)
+    if array.ndim != 2 or not 1 <= min(array.shape) <= max(array.shape) <= MAX_SIDE:
+        raise ValueError(f"the result has shape {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ValueError("the result holds something else than whole numbers from 0 to 9")
+    if not ((array >= 0) & (array <= 9) & (array == numpy.floor(array))).all():
+        raise ValueError("the result holds something else than whole numbers from 0 to 9")
+    return [[int(cell) for cell in row] for row in array]
+
+
+# ------------------------------------------------------------------------------------ the server
+
+def serve(prelude: str) -> None:
+    """Reads requests from standard input, a line of JSON each, and writes an answer to each as a
+    line of JSON on standard output. Ends when its input ends."""
+    import_for_programs()
+    try:
+        modules = load_prelude(Path(prelude)) if prelude else {}
+    except Exception as error:
+        reason = f"{prelude} cannot be imported: {type(error).__name__}: {error}"
+        print(json.dumps({"outputs": None, "error": reason}))
+        return
+    for text in sys.stdin:
+        request = json.loads(text)
+        output, into = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                child(request, into, modules)
+            finally:
+                os._exit(1)
+        os.close(into)
+        data = read_capped(output, time.monotonic() + request["limits"]["seconds"])
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(output)
+        print(json.dumps(checked(data, len(request["inputs"]))), flush=True)
+
+
+def import_for_programs() -> None:
+    """Imports what programs may import, before there is a filter that forbids opening files."""
+    for name in MODULES:
+        importlib.import_module(name)
+    # numpy imports some of its parts when they are first used: np.unique, for one, needs numpy.ma
+    for name in ("random", "ma", "linalg", "fft", "polynomial"):
+        importlib.import_module("numpy." + name)
+    numpy.zeros((2, 2), int) @ numpy.zeros((2, 2), int)
+
+
+def load_prelude(path: Path) -> dict:
+    """The public names of the user's file of helpers. It becomes a module under its file's name,
+    too: programs may say `from common import *`. Raises what the file raises."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+
+
+def read_capped(pipe: int, deadline: float) -> bytes:
+    """What a child writes until it ends, until the deadline (of time.monotonic), or until there are
+    MAX_OUTPUT bytes."""
+    data = b""
+    while len(data) <= MAX_OUTPUT:
+        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+        block = os.read(pipe, 65536) if ready else b""
+        if not block:
+            break
+        data += block
+    return data[:MAX_OUTPUT]
+
+
+def checked(data: bytes, n: int) -> dict:
+    """What a child wrote for n inputs -> {"outputs": .., "error": ..}, as in Result. Nothing in the
+    data is trusted."""
+    outputs, errors = [], []
+    for line in data.split(b"\n")[:n]:
+        try:
+            answer = json.loads(line)
+            grid = answer.get("output")
+            if is_grid(grid):
+                outputs.append(grid)
+            else:
+                outputs.append(None)
+                errors.append(str(answer.get("error", "no grid"))[:200])
+        except (ValueError, AttributeError, RecursionError):
+            break
+    if len(outputs) < n:
+        errors.append("it was stopped: time, memory or a crash")
+    return {"outputs": outputs + [None] * (n - len(outputs)), "error": errors[0] if errors else ""}
+
+
+def is_grid(value) -> bool:
+    """Whether a JSON value is a grid: rows of equal length, of integers from 0 to 9."""
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_SIDE:
+        return False
+    for row in value:
+        if not isinstance(row, list) or not 1 <= len(row) <= MAX_SIDE:
+            return False
+        if len(row) != len(value[0]):
+            return False
+        if not all(type(cell) is int and 0 <= cell <= 9 for cell in row):
+            return False
+    return True
+
+
+# ------------------------------------------------------------------------------------ the client
+
+class Sandbox:
+    """Servers, each of which runs one program at a time. A context manager; else call close()."""
+
+    def __init__(self, limits: Limits | None = None, prelude: str = "", workers: int = 1,
+                 check: bool = True):
+        """prelude: a Python file of helpers that programs may use. workers: how many servers.
+        check: whether refuse() looks at programs first."""
+        self.limits, self.check = limits or Limits(), check
+        self.prelude, self.modules = "", MODULES
+        if prelude:
+            self.prelude = str(Path(prelude).resolve())
+            self.modules = (*MODULES, Path(prelude).stem)
+        self.folder = tempfile.TemporaryDirectory(prefix="sandbox-")
+        self.servers = [self._start() for _ in range(workers)]
+        self.strict = True
+        result = self._ask(self.servers[0], "def transform(g): return g", [[[1]]])
+        if result.outputs == [None]:
+            self.strict = False
+            warnings.warn("no filter of system calls here (seccomp): programs run with limits on "
+                          "time and memory only, and can reach files and the network. Run this on "
+                          "Linux, or in a container of its own.", stacklevel=2)
+
+    def _start(self) -> subprocess.Popen:
+        environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
+                       "MKL_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-I", __file__, self.prelude], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=self.folder.name,
+            start_new_session=True, env=environment)
+
+    def _send(self, server: subprocess.Popen, program: str, inputs: list) -> None:
+        request = {"program": program, "inputs": inputs, "limits": vars(self.limits),
+                   "strict": self.strict}
+        server.stdin.write((json.dumps(request) + "\n").encode())
+        server.stdin.flush()
+
+    def _receive(self, server: subprocess.Popen) -> Result:
+        line = server.stdout.readline()
+        if not line:
+            raise RuntimeError("the server of the sandbox has died")
+        answer = json.loads(line)
+        if answer["outputs"] is None:
+            raise RuntimeError(answer["error"])
+        return Result(answer["outputs"], answer["error"])
+
+    def _ask(self, server: subprocess.Popen, program: str, inputs: list) -> Result:
+        self._send(server, program, inputs)
+        return self._receive(server)
+
+    def run(self, programs: list[str], inputs: list) -> Iterator[tuple[int, Result]]:
+        """Runs every program on every input grid. Yields (number of the program, Result) as they
+        finish. Raises RuntimeError if a server has died or cannot import the prelude."""
+        waiting, busy, idle = list(enumerate(programs))[::-1], {}, list(self.servers)
+        try:
+            while waiting or busy:
+                while waiting and idle:
+                    number, program = waiting.pop()
+                    reason = refuse(program, self.modules) if self.check else None
+                    if reason:
+                        yield number, Result([None] * len(inputs), f"refused: {reason}")
+                        continue
+                    server = idle.pop()
+                    self._send(server, program, inputs)
+                    busy[server.stdout] = (server, number)
+                ready = select.select(list(busy), [], [])[0] if busy else []
+                for stdout in ready:
+                    server, number = busy.pop(stdout)
+                    idle.append(server)
+                    yield number, self._receive(server)
+        finally:        # the caller may leave early: the next run must not read the answers of this
+            for server, _ in busy.values():
+                self._receive(server)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.stdin.close()
+            server.stdout.close()
+            server.kill()
+            server.wait()
+        self.folder.cleanup()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+@functools.cache
+def open_sandbox(seconds: float, prelude: str, workers: int = 1) -> Sandbox:
+    """A sandbox for all searches of this process. Its servers end with the process.
+
+    seconds: time limit of a program. prelude: a Python file of helpers, or "". workers: how many
+    programs may run at a time.
+    """
+    limits = Limits(seconds=seconds, cpu_seconds=max(1, round(seconds)))
+    sandbox = Sandbox(limits, prelude, workers)
+    atexit.register(sandbox.close)
+    return sandbox
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

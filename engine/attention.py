@@ -1,0 +1,168 @@
+"""Sampling: one copy of each prompt's keys and values for all rows that are drawn under it."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import torch
+from transformers import AttentionInterface, DynamicCache
+from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+NAME = "shared_prompt"      # of this attention, in transformers' registry
+
+
+def run_prompt(model, prompt_ids: list[int]):
+    """Runs a prompt as one row without padding, which needs no attention mask.
+
+    Returns the cache of its keys and values, (1, K, P, D) in each layer, and its last hidden state,
+    (1, d). Both carry gradients.
+    """
+    cache = DynamicCache()
+    ids = torch.tensor([prompt_ids], device=model.device)                           # (1, P)
+    hidden = inner_model(model)(input_ids=ids, past_key_values=cache,
+                                use_cache=True).last_hidden_state                   # (1, P, d)
+    return cache, hidden[:, -1]
+
+
+def inner_model(model):
+    """The model without its output layer, with or without LoRA around it."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return model.base_model
+
+
+class SharedLayer(DynamicLayer):
+    """One layer's keys and values while completions are drawn.
+
+    A prompt's keys and values are stored once for all of its rows. What the rows add is written in
+    place: the usual cache is copied as a whole at every token.
+    """
+
+    def __init__(self, prompts: list[DynamicLayer], counts: list[int], room: int):
+        super().__init__()
+        first = prompts[0].keys
+        self.prompts = [(p.keys[0], p.values[0]) for p in prompts]                  # (K, P, D) each
+        self.counts = counts            # rows of each prompt
+        self.length = 0                 # tokens that the rows have added so far
+        self.longest = max(p.get_seq_length() for p in prompts)
+        n, K = sum(counts), first.shape[1]
+        self.keys = first.new_empty(n, K, room, first.shape[3])         # (n, K, room, D)
+        self.values = first.new_empty(n, K, room, prompts[0].values.shape[3])
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        return self.longest + self.length
+
+    def update(self, keys, values, *args, **kwargs):
+        """Stores the newest token's keys and values, (n, K, 1, D) each.
+
+        transformers passes on what this returns to the attention function. The layer itself stands
+        for all keys and values: see `attention`.
+        """
+        self.keys[:, :, self.length] = keys[:, :, 0]
+        self.values[:, :, self.length] = values[:, :, 0]
+        self.length += 1
+        return self, self
+
+    def attend(self, query, scale: float):
+        """softmax(scale q k^T) v of each row's newest token over its prompt and its own tokens.
+
+        query: (n, H, 1, D). Returns (n, 1, H, D).
+        """
+        n, H, _, D = query.shape
+        K = self.keys.shape[1]
+        q = (query * scale).reshape(n, K, H // K, D).split(self.counts)
+        k = self.keys[:, :, :self.length].split(self.counts)
+        v = self.values[:, :, :self.length].split(self.counts)
+        parts = [attend_to_prompt(*prompt, *own) for prompt, *own in zip(self.prompts, q, k, v)]
+        return torch.cat(parts).reshape(n, 1, H, -1)
+
+
+def attend_to_prompt(prompt_keys, prompt_values, q, k, v):
+    """The attention of the rows of one prompt, with one matrix product for the prompt's part.
+
+    prompt_keys, prompt_values: (K, P, D); q: (n, K, H/K, D); k, v: (n, K, t, D), the rows' own.
+    Returns (n, K, H/K, D).
+    """
+    P = prompt_keys.shape[1]
+    scores = torch.cat([times_shared(q, prompt_keys.mT), q @ k.mT], dim=-1)     # (n, K, H/K, P + t)
+    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+    return times_shared(weights[..., :P], prompt_values) + weights[..., P:] @ v
+
+
+def times_shared(x, y):
+    """x @ y with the same y for all rows: (n, K, H/K, a), (K, a, b) -> (n, K, H/K, b)."""
+    n = len(x)
+    product = x.transpose(0, 1).flatten(1, 2) @ y                               # (K, n H/K, b)
+    return product.unflatten(1, (n, -1)).transpose(0, 1)
+
+
+def attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
+    """transformers' own attention, except while completions are drawn."""
+    if isinstance(key, SharedLayer):
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return key.attend(query, scale), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling,
+                                  **kwargs)
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def shared_cache(model, prompts: list[tuple[list[int], int]], room: int) -> DynamicCache:
+    """The cache of a batch of n rows for each (prompt_ids, n), with room for so many tokens a row.
+
+    The last token of each prompt is left out: generate() needs something to begin with.
+    """
+    caches = [run_prompt(model, ids[:-1])[0] for ids, _ in prompts]
+    counts = [n for _, n in prompts]
+    cache = DynamicCache()
+    by_layer = zip(*(c.layers for c in caches))
+    cache.layers = [SharedLayer(layers, counts, room) for layers in by_layer]
+    return cache
+
+
+def sample(model, prompts: list[tuple[list[int], int]], generation):
+    """Draws n rows for each (prompt_ids, n) in one batch.
+
+    Returns the new tokens, (rows, T), padded behind the end of each completion.
+    """
+    longest = max(len(ids) for ids, _ in prompts)
+    padded, positions = [], []
+    for ids, n in prompts:
+        padding = [0] * (longest - len(ids))
+        padded += [padding + ids] * n
+        positions += [padding + list(range(len(ids)))] * n
+    inputs, positions = torch.tensor([padded, positions], device=model.device)  # (rows, longest)
+    with torch.no_grad(), merged(model):
+        cache = shared_cache(model, prompts, generation.max_new_tokens)
+        output = model.generate(input_ids=inputs, position_ids=positions,
+                                attention_mask=torch.ones_like(inputs), past_key_values=cache,
+                                generation_config=generation)
+    return output[:, longest:]
+
+
+@contextmanager
+def merged(model):
+    """Puts W + scale B A in the place of every W with LoRA weights, while completions are drawn.
+
+    This saves LoRA's own products at every token. It happens in fp32 only: rounded to 16 or 4 bit
+    the sum would be another policy. Afterwards the layers hold the very tensors they had before.
+    """
+    layers = [m for m in model.modules() if getattr(m, "lora_A", None) and not m.disable_adapters
+              and m.get_base_layer().weight.dtype == torch.float32]
+    weights = [layer.get_base_layer().weight.data for layer in layers]
+    try:
+        for layer, weight in zip(layers, weights):
+            base = layer.get_base_layer()
+            A = layer.lora_A["default"].weight                          # (r, in)
+            B = layer.lora_B["default"].weight                          # (out, r)
+            factors = (A.T, B.T) if layer.fan_in_fan_out else (B, A)    # GPT-2 stores W transposed
+            base.weight.data = torch.addmm(weight, *factors, alpha=layer.scaling["default"])
+            layer.forward = base.forward
+        yield
+    finally:
+        for layer, weight in zip(layers, weights):
+            layer.get_base_layer().weight.data = weight
+            vars(layer).pop("forward", None)

@@ -1,0 +1,105 @@
+"""Loads a language model from the Hub or from a folder, in 4 bit where asked for."""
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+
+import torch
+
+from runlog.errors import UserError, explain_loading, one_line
+
+
+def load_model(source: str, quantize: str):
+    """A causal language model and its tokenizer.
+
+    quantize: "4bit" (NF4, double quantisation) or "none"; "" means 4bit on CUDA, none on the CPU.
+    bf16 on CUDA, fp32 on the CPU. Raises UserError for a model that cannot be found or loaded.
+    """
+    quiet_libraries()
+    import safetensors
+    import transformers
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda else torch.float32
+    options = {"dtype": dtype, "trust_remote_code": False}
+    if cuda:
+        options["device_map"] = "auto"
+    if quantize == "4bit" or (cuda and not quantize):
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UserError("4-bit weights need bitsandbytes: pip install bitsandbytes, or use "
+                            "--quantize none")
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError, safetensors.SafetensorError) as error:
+        raise UserError(explain_loading(source, error)) from error
+    return model, tokenizer
+
+
+def freeze(model) -> None:
+    """No gradient for the base weights, no dropout.
+
+    The model stays in train mode: in evaluation mode bitsandbytes' CPU kernels repack 4-bit weights
+    at the first forward pass, and after that no gradient reaches the LoRA weights.
+    """
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    for p in model.parameters():
+        p.requires_grad_(False)
+
+
+def add_lora(model, source: str, config):
+    """The model with fresh LoRA weights, the only ones that are trained.
+
+    config: has lora_r, lora_alpha and lora_targets. Raises UserError if the targets do not fit.
+    """
+    import peft
+    targets = config.lora_targets
+    if targets != "all-linear":
+        targets = targets.split(",")
+    lora = peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=targets,
+                           task_type="CAUSAL_LM")
+    try:
+        return peft.get_peft_model(model, lora)
+    except ValueError as error:
+        raise UserError(f"--lora-targets {config.lora_targets} does not fit {source} (all-linear "
+                        f"fits any model): {one_line(error)}") from error
+
+
+def exact_sampling(model, tokenizer, source: str, config):
+    """The generation settings under which sampling is exactly softmax(logits / temperature).
+
+    Anything else would bias the ratio. transformers fills what is None from the model's own
+    defaults (Qwen ships top-k, top-p and a repetition penalty), so everything is set here, and the
+    model's own defaults are replaced. source: the model's name, for messages. config: has
+    temperature and max_new_tokens.
+    """
+    import transformers
+    # What ends a completion: the model's own list (Llama 3 has three), else the tokenizer's.
+    eos = model.generation_config.eos_token_id
+    eos = tokenizer.eos_token_id if eos is None else eos
+    eos_ids = set(eos if isinstance(eos, list) else [eos]) - {None}
+    if not eos_ids:
+        raise UserError(f"{source} defines no end-of-sequence token: a completion would never end")
+    pad = min(eos_ids) if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    model.generation_config = transformers.GenerationConfig(
+        do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0, typical_p=1.0,
+        repetition_penalty=1.0, no_repeat_ngram_size=0, num_beams=1, use_cache=True,
+        max_new_tokens=config.max_new_tokens, eos_token_id=sorted(eos_ids), pad_token_id=pad)
+    return model.generation_config
+
+
+def quiet_libraries() -> None:
+    """What these libraries log at their import would tear the display."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import transformers
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)    # its import sets the level
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")

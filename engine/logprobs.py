@@ -1,0 +1,119 @@
+"""Scoring: log-probabilities of a group of completions, with the prompt encoded once."""
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from engine.attention import inner_model, run_prompt
+from engine.memory import CHUNK, from_cpu, saved_tensors, to_cpu
+
+
+class TokenLogprobs(torch.autograd.Function):
+    """log p(token | hidden state) at temperature tau and the entropy of each prediction.
+
+        log p_v = log softmax(W h / tau)_v,     d log p_v / dh = (W_v - sum_u p_u W_u) / tau
+
+    It works in chunks of hidden states. The forward pass keeps sum_u p_u W_u, a vector of d, and
+    drops the logits, V of them, which would be the largest tensors of all. Nothing is computed
+    twice. W, the output layer, is frozen. Entropies carry no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, rows, tokens, head, tau):
+        """hidden: (N, d); tokens: (M,), each is scored behind hidden[rows], rows ascending."""
+        size = max(1, CHUNK // head.out_features)
+        logprobs, entropies, means = [], [], []
+        for start, h in zip(range(0, len(hidden), size), hidden.split(size)):
+            log_p = torch.log_softmax(head(h).float() / tau, dim=-1)                # (size, V)
+            p = log_p.exp()
+            here = (rows >= start) & (rows < start + size)
+            logprobs.append(log_p[rows[here] - start, tokens[here]])
+            entropies.append(-torch.linalg.vecdot(p, log_p))
+            if ctx.needs_input_grad[0]:
+                means.append(p.to(h.dtype) @ head.weight)                           # (size, d)
+        if means:
+            ctx.save_for_backward(torch.cat(means), rows, tokens)
+        ctx.head, ctx.tau = head, tau
+        entropy = torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(logprobs), entropy                                         # (M,), (N,)
+
+    @staticmethod
+    def backward(ctx, grad, _):                                                     # (M,)
+        mean, rows, tokens = ctx.saved_tensors
+        slopes = (ctx.head.weight[tokens] - mean[rows]) / ctx.tau                   # (M, d)
+        weighted = grad.to(mean.dtype)[:, None] * slopes
+        return torch.zeros_like(mean).index_add(0, rows, weighted), None, None, None, None
+
+
+def prompt_pass(model, prompt_ids: list[int]) -> list:
+    """What depends on the prompt alone: its last hidden state, (1, d), then the keys and the values
+    of each layer, (1, K, P, D)."""
+    cache, hidden = run_prompt(model, prompt_ids)
+    return [hidden, *(x for layer in cache.layers for x in (layer.keys, layer.values))]
+
+
+def completion_pass(model, prompt: list, completions: list[list[int]], tau: float):
+    """Log-probabilities, entropies and the mask of real tokens, (n, T) each.
+
+    prompt: what prompt_pass returned. All rows have their first token from the same prediction, the
+    prompt's. Rows are padded on the right, where causal attention hides the padding.
+    """
+    n, T = len(completions), max(map(len, completions))
+    head = model.get_output_embeddings()
+    device = head.weight.device
+    tokens = torch.tensor([c + [0] * (T - len(c)) for c in completions], device=device)     # (n, T)
+    mask = torch.tensor([[1.0] * len(c) + [0.0] * (T - len(c)) for c in completions], device=device)
+    real = mask[:, 1:].bool()                                                       # (n, T-1)
+    hidden = prompt[0].to(device)                                                   # (1, d)
+    if T > 1:
+        cache = expanded_cache(prompt[1:], n)
+        inputs = tokens[:, :-1].to(model.device)
+        inner = inner_model(model)(input_ids=inputs, past_key_values=cache,
+                                   use_cache=True).last_hidden_state.to(device)     # (n, T-1, d)
+        hidden = torch.cat([hidden, inner[real]])                                   # (N, d)
+    # Which prediction each token is scored behind: the first tokens behind prediction 0, the
+    # prompt's, then 1, 2, .. row by row.
+    rows = torch.arange(1 - n, len(hidden), device=device).clamp(min=0)
+    in_order = torch.cat([tokens[:, 0], tokens[:, 1:][real]])
+    logprobs, entropy = TokenLogprobs.apply(hidden, rows, in_order, head, tau)
+    padded = torch.zeros_like(mask[:, 1:])
+
+    def as_rows(x):         # (n + real tokens behind the first,) -> (n, T)
+        return torch.cat([x[:n, None], padded.masked_scatter(real, x[n:])], dim=1)
+    return as_rows(logprobs), as_rows(entropy[rows]), mask
+
+
+def expanded_cache(keys_and_values: list, n: int) -> DynamicCache:
+    """The prompt's keys and values for n rows, without copying them."""
+    cache = DynamicCache()
+    for k, v in zip(keys_and_values[::2], keys_and_values[1::2]):
+        layer = DynamicLayer()
+        layer.lazy_initialization(k, v)
+        layer.keys, layer.values = k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)
+        cache.layers.append(layer)
+    return cache
+
+
+def token_logprobs(model, prompt_ids: list[int], completions: list[list[int]], tau: float,
+                   size: int, offload: bool):
+    """log pi(o_it | x, o_i<t) of a group of completions under one prompt x, `size` rows at a time.
+
+    Yields (slice of the rows, log-probabilities, entropies, mask), the last three (rows, T). Call
+    backward() on what is made of the log-probabilities before the next is asked for, and go on to
+    the end: then the gradients that have gathered at the prompt's keys, values and last state go
+    through the prompt, once. The result does not depend on the size.
+    offload: keeps the prompt's activations in the CPU's memory meanwhile.
+    """
+    with saved_tensors(model, to_cpu, from_cpu) if offload else nullcontext():
+        prompt = prompt_pass(model, prompt_ids)
+    leaves = [x.detach().requires_grad_(x.requires_grad) for x in prompt]
+    for start in range(0, len(completions), size):
+        rows = slice(start, start + size)
+        yield rows, *completion_pass(model, leaves, completions[rows], tau)
+    reached = [(x, leaf.grad) for x, leaf in zip(prompt, leaves) if leaf.grad is not None]
+    if reached:
+        torch.autograd.backward(*zip(*reached))

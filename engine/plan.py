@@ -1,0 +1,89 @@
+"""How an update is cut so that it fits into memory: measured on the model, not guessed."""
+from __future__ import annotations
+
+import math
+
+import psutil
+import torch
+
+from engine.logprobs import completion_pass, prompt_pass
+from engine.memory import CHUNK, activations
+
+
+def free_memory(model) -> int:
+    """Bytes that can still be had where the model is. Over several devices: as if each had as
+    little as the fullest one."""
+    devices = {p.device for p in model.parameters()}
+    if all(d.type == "cuda" for d in devices):
+        free = [torch.cuda.mem_get_info(d)[0] + torch.cuda.memory_reserved(d)
+                - torch.cuda.memory_allocated(d) for d in devices]
+        return len(devices) * min(free)
+    return psutil.virtual_memory().available
+
+
+def fit_into_memory(policy, prompt_ids: list[int], config, score_one_row) -> str:
+    """Sets the policy's micro_batch (0: as many rows as fit) and offload; returns a line about it.
+
+    score_one_row: computes the log-probabilities of one row of full length.
+    """
+    G = config.n_on_policy + config.n_greedy + config.n_neighbors
+    if policy.slow_because:
+        plan = plan_plain(policy.model, score_one_row, G, policy.micro_batch)
+    else:
+        plan = plan_shared(policy.model, prompt_ids, G, config.max_new_tokens, config.temperature,
+                           policy.micro_batch)
+    policy.micro_batch, policy.offload, line = plan
+    if policy.slow_because:
+        line += f"; the plain path, which is slower ({policy.slow_because})"
+    return line
+
+
+def plan_shared(model, prompt_ids: list[int], G: int, T: int, tau: float,
+                size: int = 0) -> tuple[int, bool, str]:
+    """How an update of G rows of T tokens fits into memory on the shared-prompt path.
+
+    size: rows of a micro-batch where the user has chosen; 0: the most that fit. What the backward
+    pass keeps is measured with the prompt and one row of full length. Returns the rows of a
+    micro-batch, whether the prompt's activations go to the CPU, and a line that says so.
+    """
+    of_prompt, prompt = activations(model, lambda: prompt_pass(model, prompt_ids))
+    leaves = [x.detach().requires_grad_(x.requires_grad) for x in prompt]
+    of_row, _ = activations(model, lambda: completion_pass(model, leaves, [[0] * T], tau))
+    V = model.get_output_embeddings().out_features
+    # the prompt's keys and values with their gradients, and the logits of a chunk
+    fixed = 2 * sum(x.nbytes for x in prompt) + 4 * 4 * max(V, min(CHUNK, G * T * V))
+    free = free_memory(model)
+    too_much = rows_that_fit(free, fixed + of_prompt, of_row) < (size or 1)
+    if too_much and model.device.type != "cpu":     # on the CPU there is nowhere else to put them
+        rows, line = micro_batches(free, fixed, of_row, G, size)
+        return rows, True, f"{line}, the prompt's activations ({in_units(of_prompt)}) on the CPU"
+    rows, line = micro_batches(free, fixed + of_prompt, of_row, G, size)
+    return rows, False, line
+
+
+def plan_plain(model, score_one_row, G: int, size: int = 0) -> tuple[int, bool, str]:
+    """The same for the plain path, which computes the prompt anew for each row.
+
+    score_one_row: computes the log-probabilities of one row of full length.
+    """
+    of_row, _ = activations(model, score_one_row)
+    rows, line = micro_batches(free_memory(model), 0, of_row, G, size)
+    return rows, False, line
+
+
+def rows_that_fit(free: int, fixed: int, of_row: int) -> int:
+    return int((0.9 * free - fixed) // max(1, of_row))
+
+
+def micro_batches(free: int, fixed: int, of_row: int, G: int, size: int) -> tuple[int, str]:
+    """G rows in equal micro-batches: the rows of each, and a line about it."""
+    most = size or rows_that_fit(free, fixed, of_row)
+    parts = math.ceil(G / max(1, min(most, G)))
+    rows = math.ceil(G / parts)
+    batches = "micro-batch" if parts == 1 else "micro-batches"
+    return rows, (f"memory: update about {in_units(fixed + rows * of_row)} beside the weights, "
+                  f"{in_units(free)} free; {G} rows in {parts} {batches} of {rows}")
+
+
+def in_units(n: float) -> str:
+    return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.0f} MiB"

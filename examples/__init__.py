@@ -1,0 +1,1 @@
+"""Baselines: searches without a policy, to compare with."""

@@ -1,0 +1,1 @@
+"""What is not in the paper: rows of METHODS, and modifiers that fit any row."""

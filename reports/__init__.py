@@ -1,0 +1,1 @@
+"""What runs found: rows, measures, tables, plots and pages (`python -m reports`)."""

@@ -1,0 +1,49 @@
+"""The files of a run, read in one place."""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import tasks
+from runlog.ledger import Evaluation, read_evaluations, read_jsonl
+
+
+class RunFiles(NamedTuple):
+    record: dict                    # config.json: config, modifiers, options, command, ..
+    evaluations: list[Evaluation]   # evals.jsonl, in the order of the archive
+    steps: list[dict]               # steps.jsonl; empty for searches that log no steps
+    summary: dict                   # summary.json; empty while the run is not finished
+
+
+def read(folder: Path) -> RunFiles:
+    """All files of a run, finished or not. Nothing is written: the run may be going on."""
+    summary = folder / "summary.json"
+    return RunFiles(
+        record=json.loads((folder / "config.json").read_text()),
+        evaluations=sorted(read_evaluations(folder), key=lambda e: e.index),
+        steps=read_jsonl(folder / "steps.jsonl"),
+        summary=json.loads(summary.read_text()) if summary.exists() else {})
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """The run folders among some folders and below them, finished or not, in order."""
+    return [file.parent for path in paths for file in sorted(path.rglob("config.json"))
+            if (file.parent / "evals.jsonl").exists()]
+
+
+def is_finished(folder: Path) -> bool:
+    return (folder / "summary.json").exists()
+
+
+def task_of(record: dict) -> tasks.Task | None:
+    """The task that a config.json describes, or None where it cannot be had any more.
+
+    A task file may have moved, a package may be missing. Whoever asks can do without the task, so
+    every error means None.
+    """
+    try:
+        return tasks.load_task_class(record["config"]["task"])(**record["options"])
+    except Exception:
+        return None

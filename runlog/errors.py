@@ -1,0 +1,108 @@
+"""What can go wrong, as one line with a way out, and the exit code that goes with it."""
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+
+from runlog.ledger import best_first, read_evaluations
+from runlog.slow import torch
+
+
+class UserError(Exception):
+    """Something that the user can mend. The command line prints one line and exits with 2."""
+
+
+class RunStopped(Exception):
+    """The run cannot go on; what it found is on disk. One line, exit code 1."""
+
+
+class ScorerFailed(Exception):
+    """A scorer raised, or returned what no score can be. The run stops: a fault of the scorer is
+    never a low score. One line, exit code 1."""
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error without line breaks, at most 300 characters."""
+    return " ".join(str(error).split())[:300]
+
+
+def exit_code(main, argv: list[str]) -> int:
+    """Runs main(argv). 0: done; 1: the run had to stop; 2: the user can mend it; 130: Ctrl-C."""
+    try:
+        main(argv)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (RunStopped, ScorerFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+@contextlib.contextmanager
+def endings(folder: Path, argv: list[str]):
+    """Whatever ends a run early, the user reads what was found, where it is and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, RunStopped, ScorerFailed, MemoryError, RuntimeError) as error:
+        out_of_memory = is_out_of_memory(error)
+        if isinstance(error, (RuntimeError, MemoryError)) and not out_of_memory:
+            raise
+        if isinstance(error, ScorerFailed):
+            (folder / "error.log").write_text("".join(traceback.format_exception(error)))
+        print(describe_stop(folder, argv, continues=not isinstance(error, RunStopped)),
+              file=sys.stderr)
+        if out_of_memory:
+            raise RunStopped(f"out of memory: {one_line(error)[:160]}. Continue with "
+                             "--micro-batch 1, or choose a smaller group or model") from error
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT,
+                               errno.ENOTDIR, errno.EEXIST):
+            raise
+        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}; make room or "
+                        "choose another --out, then --resume") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (
+        "torch" in sys.modules and isinstance(error, torch.OutOfMemoryError))
+
+
+def describe_stop(folder: Path, argv: list[str], continues: bool) -> str:
+    """What a run that ended early has found and, where that helps, the command that goes on."""
+    best = best_first(read_evaluations(folder), 1)
+    found = "nothing scored yet"
+    if best:
+        found = f"best so far: {best[0].candidate!r} with score {best[0].score:.4f}"
+    text = f"\nstopped; {found}. Everything scored is in {folder}"
+    if continues:
+        again = [word for word in argv if word != "--resume"]
+        if "--out" not in argv:
+            again += ["--out", str(folder)]
+        text += f"; continue with\n  python {shlex.join([sys.argv[0], *again, '--resume'])}"
+    return text
+
+
+def explain_loading(name: str, error: Exception) -> str:
+    """One line on why a model could not be loaded, and what to do."""
+    chain = repr(error) + repr(error.__cause__) + repr(error.__context__)
+    if "GatedRepo" in chain or "gated repo" in chain:
+        return (f"{name} is gated: accept its licence on its Hub page and run `hf auth login`, or "
+                "use an ungated model, for example --model Qwen/Qwen3-4B-Instruct-2507")
+    if Path(name).is_dir():
+        return (f"{name} holds no causal language model that transformers can load: "
+                f"{one_line(error)}")
+    if os.sep in name and name.count("/") != 1 or name.startswith((".", "~")):
+        return f"there is no model folder {name}"
+    if "Unrecognized" in chain or "does not recognize" in chain or not isinstance(error, OSError):
+        return f"transformers cannot load {name}: {one_line(error)}"
+    return (f"model {name} is neither a local folder nor a Hub model that can be reached (check "
+            "the name, the network, HF_TOKEN; --model tiny needs none of them)")

@@ -1,0 +1,131 @@
+"""What a step and a finished run are reduced to: lines of steps.jsonl, summary.json, the screen."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from runlog.ledger import Evaluation, best_first
+
+
+def step_metrics(state, archive, rows: list, group: list, metrics: dict,
+                 clock: list[float]) -> dict:
+    """One line of steps.jsonl (docs/runs.md explains every field).
+
+    state, archive: the search's, after the step. rows: what was drawn. group: what the update saw.
+    metrics: what the update returned, with `by_row` in the order of the group. clock: the times
+    before and after sampling, scoring and training.
+    """
+    best = archive.best(1)
+    line = {"step": state.step, "proposals": state.proposals, "archive": len(archive),
+            "start": state.start, "best": None, "best_score": 0.0}
+    if best:
+        line |= {"best": best[0].candidate, "best_score": best[0].score}
+    line |= {name: value for name, value in metrics.items() if name != "by_row"}
+    seconds = [round(after - before, 4) for before, after in zip(clock, clock[1:])]
+    line["seconds"] = dict(zip(("sampling", "scoring", "training"), seconds))
+    n_tokens = sum(len(row.tokens) for row in rows)
+    line["tokens_per_second"] = round(n_tokens / max(seconds[0], 1e-9))
+    for origin in dict.fromkeys(row.origin for row in [*rows, *group]):
+        line[origin] = origin_metrics(origin, rows, group, metrics.get("by_row", []))
+    return line
+
+
+def origin_metrics(origin: str, rows: list, group: list, by_row: list) -> dict:
+    """What a step drew of one origin; of replays, which are not drawn, what it replayed."""
+    chosen = [row for row in rows if row.origin == origin]
+    if not chosen:
+        chosen = [row for row in group if row.origin == origin]
+    scores = [row.score for row in chosen]
+    part = {"n": len(chosen), "score_mean": sum(scores) / len(scores), "score_max": max(scores),
+            "repeats": sum(row.candidate is not None and not row.new for row in chosen),
+            "invalid": sum(not row.valid for row in chosen)}
+    trained = [values for row, values in zip(group, by_row) if row.origin == origin]
+    if trained:
+        tokens, logprob, clipped = (sum(column) for column in zip(*trained))
+        part |= {"logprob": logprob / tokens, "clip_fraction": clipped / tokens}
+    return part
+
+
+def summary(*, task: str, target: str, method: str, seed: int, model: str, preset: str,
+            evaluations: list[Evaluation], solved: bool, stop: str, proposals: int, repeats: int,
+            invalid: int, steps: int, seconds: float, skipped_updates: int = 0) -> dict:
+    """What goes into summary.json: of every search, also of those without a policy."""
+    best = best_first(evaluations, 1)
+    return {"task": task, "target": target, "method": method, "seed": seed, "model": model,
+            "preset": preset, "best_score": best[0].score if best else 0.0,
+            "best": best[0].candidate if best else None, "solved": solved, "stop": stop,
+            "best_at_proposal": best[0].proposal if best else None,
+            "evaluations": sum(e.step > 0 for e in evaluations), "proposals": proposals,
+            "repeats": repeats, "invalid": invalid,
+            "warm_start": sum(e.step == 0 for e in evaluations), "steps": steps,
+            "skipped_updates": skipped_updates, "seconds": round(seconds, 2)}
+
+
+def search_summary(config, task, state, evaluations: list[Evaluation], stop: str) -> dict:
+    """The summary of a search of migrate.py. state: its State at the end."""
+    return summary(task=task.name, target=task.reveal(), method=config.method, seed=config.seed,
+                   model=config.model, preset=config.preset, evaluations=evaluations,
+                   solved=state.solved_at is not None, stop=stop, proposals=state.proposals,
+                   repeats=state.repeats, invalid=state.invalid, steps=state.step,
+                   seconds=state.seconds, skipped_updates=state.skipped)
+
+
+NOT_COMPARED = ("task", "model", "preset", "seed", "steps", "init_adapter")
+
+
+def describe(config, modifiers: dict, trains: bool, task) -> str:
+    """The settings of a search in a few lines, shown before anything slow happens. The last one
+    says what differs from the paper's settings for this task."""
+    extent = f"{config.budget} evaluations" if config.budget else f"{config.steps} steps"
+    training = (f"lr {config.lr:g} x {config.inner_iterations}, LoRA r={config.lora_r} on "
+                f"{config.lora_targets}")
+    return "\n".join([
+        f"{task.name}: {config.method} on {config.model}, preset {config.preset}, "
+        f"seed {config.seed}",
+        f"group: {config.n_on_policy} on-policy + {config.n_greedy} greedy + "
+        f"{config.n_neighbors} neighbours, top {config.top_k}; {extent}",
+        training if trains else "no training",
+        differences(config, modifiers, task.presets.get("paper", {}))])
+
+
+def differences(config, modifiers: dict, paper: dict) -> str:
+    """One line: what of these settings is not the paper's. paper: its preset for the task."""
+    method, *extras = config.method.split("+")
+    defaults = type(config)()
+    changed = []
+    for name, value in vars(config).items():
+        published = paper.get(name, getattr(defaults, name))
+        if name not in NOT_COMPARED and name != "method" and value != published:
+            changed.append(f"{name} {value} ({published})")
+    for name in extras:
+        settings = ", ".join(f"{k} {v}" for k, v in modifiers.get(name, {}).items())
+        changed.append(f"+{name}" + (f" [{settings}]" if settings else ""))
+    if not changed:
+        return "the paper's settings"
+    return "not the paper's (in brackets: the paper's): " + ", ".join(changed)
+
+
+STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
+         "stale": "ended early, nothing new was proposed for many steps"}
+
+
+def print_summary(folder: Path) -> None:
+    """What a finished run found, on the screen."""
+    s = json.loads((folder / "summary.json").read_text())
+    program = ""                # several lines read better as they are
+    best = repr(s["best"])
+    if "\n" in (s["best"] or ""):
+        program, best = s["best"], "(below)"
+    print(f"{s['target']}, {STOPS[s['stop']]}: best {best} with score {s['best_score']:.4f}, "
+          f"proposal {s['best_at_proposal']}")
+    print(f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, "
+          f"{s['repeats']} repeats, {s['invalid']} invalid), {s['steps']} steps, "
+          f"{s['seconds']:.0f} s")
+    names = list(s)
+    of_task = names[names.index("seconds") + 1:]        # what the task's conclude() added
+    more = [f"{name} {s[name]}" for name in of_task if not isinstance(s[name], list)]
+    if more:
+        print(", ".join(more))
+    if program:
+        print(f"\n{program}\n")
+    print(f"run: {folder}")

@@ -1,0 +1,54 @@
+"""Finds a method, a modifier or a task by name: in a table, in a room, or in a file of the user."""
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+from runlog.errors import UserError, one_line
+
+
+def import_file(path: str):
+    """The module in a Python file. Raises UserError if it is missing or cannot be imported."""
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module         # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: "
+                        f"{one_line(error)}") from error
+    return module
+
+
+def run_module(name: str, argv: list[str]) -> None:
+    """Calls main(argv) of a module that migrate.py does not know, tools.finished, say."""
+    importlib.import_module(name).main(argv)
+
+
+def find(name: str, table: dict, room: Path):
+    """What `name` stands for: an entry of table; of a METHODS in one of the room's files; or, for
+    path/to/file.py:name, what that file calls so. Raises UserError."""
+    path, _, attribute = name.rpartition(":")
+    if path.endswith(".py"):
+        module = import_file(path)
+        if not hasattr(module, attribute):
+            raise UserError(f"{path} defines no {attribute}")
+        return getattr(module, attribute)
+    if name not in table:
+        table = table | entries(room)
+    if name not in table:
+        raise UserError(f"unknown method {name!r}; choose from {', '.join(table)}, or give "
+                        "path/to/file.py:name")
+    return table[name]
+
+
+def entries(room: Path) -> dict:
+    """Everything that the files of a room list in their METHODS."""
+    found = {}
+    for path in sorted(room.glob("[a-z]*.py")):
+        found |= importlib.import_module(f"{room.name}.{path.stem}").METHODS
+    return found

@@ -1,0 +1,148 @@
+"""How the settings of a search come together: defaults < preset < method < what the user gave."""
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from runlog import plugins
+from runlog.errors import UserError
+from runlog.flags import check_bounds
+
+ROOT = Path(__file__).resolve().parent.parent
+COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
+AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, inner_iterations=1, lora_r=1,
+                max_new_tokens=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0,
+                eps_high=0, steps=1, budget=1)
+
+
+@dataclass
+class RunOptions:
+    """What concerns this run and this machine, not the method."""
+    out: str = ""                 # folder of the run; default: runs/TASK-TARGET-METHOD-SEED
+    resume: bool = False          # continue the run in this folder
+    track: bool = False           # log every step to trackio as well (pip install trackio)
+    engine: str = "auto"          # shared: fast, one prompt for all rows; plain: as in this file
+    quantize: str = ""            # 4bit (NF4) or none; default: 4bit on CUDA, none on the CPU
+    micro_batch: int = 0          # rows in memory at a time during an update; 0: all that fit
+
+
+CHOICES = {"engine": ("auto", "shared", "plain"), "quantize": ("4bit", "none", "")}
+
+
+def model_source(model: str, task) -> str:
+    """The folder or Hub name that --model means."""
+    if model != "tiny":
+        return model
+    if task.bundled is None:
+        raise UserError(f"no policy is bundled for {task.name}: choose one with --model "
+                        "HUB_NAME_OR_FOLDER")
+    return str(ROOT / "tiny" / task.bundled)
+
+
+def preset_name(given: dict, task, defaults) -> str:
+    """The preset that the user names. Else, with a bundled policy, the task's default one, and with
+    any other model the paper's."""
+    source = model_source(given.get("model", defaults.model), task)
+    bundled = Path(source).resolve().parent == ROOT / "tiny"
+    default = task.default_preset if bundled else "paper"
+    preset = given.get("preset") or default
+    if preset not in task.presets:
+        raise UserError(f"unknown preset {preset!r} of {task.name}; choose from "
+                        f"{', '.join(task.presets)}")
+    return preset
+
+
+def resolve(given: dict, task, defaults, methods: dict):
+    """The settings of a search. Raises UserError.
+
+    given: {field: value}. task: a task or its class. defaults: the Config without any change.
+    methods: migrate.METHODS.
+    """
+    preset = preset_name(given, task, defaults)
+    in_preset = task.presets[preset]
+    _, modifiers = load_method(in_preset.get("method", defaults.method), methods)
+    unknown = in_preset.keys() - asdict(defaults).keys() - modifiers.keys()
+    if unknown:
+        raise UserError(f"preset {preset} of {task.name} sets what is no setting: "
+                        f"{', '.join(sorted(unknown))}")
+    values = asdict(defaults)
+    values.update((name, value) for name, value in in_preset.items() if name not in modifiers)
+    values["preset"] = preset
+    row, _ = load_method(given.get("method", values["method"]), methods)
+    mixture = tuple(values[name] for name in COUNTS)
+    values.update(zip(COUNTS, row.counts(sum(mixture), mixture)))
+    if "proposals" in given or "steps" in given:
+        values["budget"] = None         # the count that the user gives replaces the preset's
+    own = {name: value for name, value in given.items() if name in values}
+    config = type(defaults)(**{**values, **own, "preset": preset})
+    check(config)
+    config.steps = config.steps or math.ceil(
+        config.proposals / (config.n_on_policy + config.n_neighbors))
+    return config
+
+
+def check(config) -> None:
+    check_bounds(config, {}, AT_LEAST)
+    if config.temperature <= 0:
+        raise UserError("--temperature must be above 0: at 0 there is nothing to sample")
+    if config.n_on_policy + config.n_neighbors == 0:
+        raise UserError("a group needs new completions: --n-on-policy + --n-neighbors must be at "
+                        "least 1")
+
+
+def load_method(name: str, methods: dict) -> tuple:
+    """"migrate+novelty" -> the row migrate and {"novelty": that modifier}. Raises UserError.
+
+    A modifier is a function Method -> Method, or a dataclass whose instances are such functions.
+    """
+    parts = name.split("+")
+    row, *modifiers = [plugins.find(part, methods, ROOT / "methods") for part in parts]
+    if not hasattr(row, "counts") or any(hasattr(modifier, "counts") for modifier in modifiers):
+        raise UserError(f"--method {name}: one method comes first (migrate, say), and modifiers "
+                        "follow it, as in migrate+novelty")
+    return row, dict(zip(parts[1:], modifiers))
+
+
+def build_method(config, task, given: dict, methods: dict) -> tuple:
+    """The method with its modifiers applied, and {modifier: its settings}: preset < given."""
+    method, modifiers = load_method(config.method, methods)
+    settings = {}
+    for name, modifier in modifiers.items():
+        if isinstance(modifier, type):
+            own = {f.name: given[f.name] for f in fields(modifier) if f.name in given}
+            modifier = modifier(**{**task.presets[config.preset].get(name, {}), **own})
+            settings[name] = asdict(modifier)
+        method = modifier(method)
+    return method, settings
+
+
+def modifier_classes(given: dict, task, defaults, methods: dict) -> dict[str, type]:
+    """{title: dataclass} of the modifiers that the user or the preset names. They become flags."""
+    in_preset = task.presets[preset_name(given, task, defaults)]
+    name = given.get("method", in_preset.get("method", defaults.method))
+    _, modifiers = load_method(name, methods)
+    return {f"modifier {name}": m for name, m in modifiers.items() if isinstance(m, type)}
+
+
+def make_task(task, given: dict, load_class) -> tuple:
+    """The task, and `given` with the name of its class in it. task: a name, or an instance."""
+    if not isinstance(task, str):
+        return task, {"task": task.name} | given
+    cls = load_class(task)
+    options = {f.name: given[f.name] for f in fields(cls) if f.name in given}
+    return cls(**options), {**given, "task": task}
+
+
+def run_options(given: dict) -> RunOptions:
+    options = RunOptions(**{f.name: given[f.name] for f in fields(RunOptions) if f.name in given})
+    check_bounds(options, CHOICES, {"micro_batch": 0})
+    return options
+
+
+def check_known(given: dict, *settings) -> None:
+    """Raises UserError if a name in `given` is a field of none of these dataclasses."""
+    known = {f.name for one in settings for f in fields(one)}
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        raise UserError(f"there is no setting {', '.join(unknown)}")

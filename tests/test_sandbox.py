@@ -1,0 +1,384 @@
+"""The sandbox: hostile programs have no effect, sane ones get what they return."""
+import importlib.util
+import os
+import random
+import socket
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support import wait_until
+
+from domains import sandbox as sandbox_module
+from domains.sandbox import Limits, Result, Sandbox, open_sandbox
+
+GRID = [[1, 2], [3, 4]]
+SANE = "import numpy as np\ndef transform(grid): return np.rot90(grid)"
+TURNED = [[2, 4], [1, 3]]
+
+# What a model may write by malice or by accident. In these texts {dir} stands for a folder that the
+# test watches, {pid} for the process of the test, {port} for a port where it listens.
+HOSTILE = {
+    "endless loop":
+        "def transform(g):\n"
+        " while True: pass",
+    "loop that swallows everything":
+        "def transform(g):\n"
+        " while True:\n"
+        "  try:\n"
+        "   while True: pass\n"
+        "  except BaseException: pass",
+    "signals ignored":
+        "import signal\n"
+        "def transform(g):\n"
+        " for s in range(1, 65):\n"
+        "  try: signal.signal(s, signal.SIG_IGN)\n"
+        "  except BaseException: pass\n"
+        " while True: pass",
+    "a C call that takes forever":
+        "def transform(g): return [[len(str(7 ** (10 ** 8)))]]",
+    "a regex that takes forever":
+        "import re\n"
+        "def transform(g): return re.match('(a+)+$', 'a' * 64 + 'b') or g",
+    "fork bomb":
+        "import os\n"
+        "def transform(g):\n"
+        " while True:\n"
+        "  try: os.fork()\n"
+        "  except OSError: pass",
+    "fork and survive":
+        "import os, time\n"
+        "if os.fork() == 0:\n"
+        " os.setsid()\n"
+        " time.sleep(600)\n"
+        "def transform(g): return g",
+    "threads":
+        "import threading, time\n"
+        "def transform(g):\n"
+        " for _ in range(99): threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        " return g",
+    "subprocess":
+        "import subprocess\n"
+        "def transform(g):\n"
+        " subprocess.Popen(['sleep', '600']); return g",
+    "os.system":
+        "import os\n"
+        "def transform(g):\n"
+        " os.system('touch {dir}/made'); return g",
+    "exec":
+        "import os\n"
+        "def transform(g): os.execv('/bin/sleep', ['sleep', '600'])",
+    "memory bomb":
+        "def transform(g):\n"
+        " x = []\n"
+        " while True: x.append(bytearray(10 ** 8))",
+    "numpy memory bomb":
+        "import numpy as np\n"
+        "def transform(g): return np.ones((10 ** 6, 10 ** 6))",
+    "deep recursion":
+        "def f(x): return f([x])\n"
+        "def transform(g): return f(g)",
+    "C stack":
+        "import sys\n"
+        "sys.setrecursionlimit(10 ** 9)\n"
+        "def f(x): return f(x)\n"
+        "def transform(g): return f(g)",
+    "a crash":
+        "import ctypes\n"
+        "def transform(g): ctypes.string_at(0)",
+    "huge output":
+        "def transform(g): return [[1] * 10 ** 6] * 10 ** 6",
+    "huge output past the checks":
+        "import os\n"
+        "def transform(g):\n"
+        " while True: os.write(3, b'[' * 10 ** 6)",
+    "write a file":
+        "def transform(g):\n"
+        " open('{dir}/made', 'w').write('x'); return g",
+    "write a file by number":
+        "import ctypes\n"
+        "def transform(g):\n"
+        " c = ctypes.CDLL(None)\n"
+        " f = c.syscall(2, b'{dir}/made', 65, 511)\n"
+        " c.write(f, b'x', 1)\n"
+        " return g",
+    "write by openat":
+        "import ctypes\n"
+        "def transform(g):\n"
+        " c = ctypes.CDLL(None)\n"
+        " f = c.syscall(257, -100, b'{dir}/made', 65, 511)\n"
+        " c.write(f, b'x', 1)\n"
+        " return g",
+    "truncate by a descriptor left open":
+        "import os\n"
+        "def transform(g):\n"
+        " for f in range(64):\n"
+        "  try: os.ftruncate(f, 0)\n"
+        "  except OSError: pass\n"
+        " return g",
+    "delete a file":
+        "import os\n"
+        "def transform(g):\n"
+        " os.unlink('{dir}/victim'); return g",
+    "rename":
+        "import os\n"
+        "def transform(g):\n"
+        " os.rename('{dir}/victim', '{dir}/made'); return g",
+    "read a file":
+        "def transform(g): return [[int(open('{dir}/victim').read())]]",
+    "read the environment":
+        "import os\n"
+        "def transform(g): return [[int(os.environ['SECRET'])]]",
+    "read the parent's environment":
+        "def transform(g):\n"
+        " environment = open('/proc/{pid}/environ').read()\n"
+        " return [[int(environment.split('SECRET=')[1][0])]]",
+    "read the server's requests":
+        "import os\n"
+        "def transform(g):\n"
+        " for f in range(64):\n"
+        "  try:\n"
+        "   if os.read(f, 9): return [[7]]\n"
+        "  except OSError: pass",
+    "a socket":
+        "import _socket\n"
+        "def transform(g):\n"
+        " s = _socket.socket(); s.connect(('127.0.0.1', {port})); return [[7]]",
+    "a socket by number":
+        "import ctypes\n"
+        "def transform(g): return [[7 if ctypes.CDLL(None).socket(2, 1, 0) >= 0 else 0]]",
+    "kill the parent":
+        "import os\n"
+        "def transform(g):\n"
+        " os.kill(os.getppid(), 9); return g",
+    "kill everything":
+        "import os, ctypes\n"
+        "def transform(g):\n"
+        " ctypes.CDLL(None).kill(-1, 9); os.killpg(0, 9); return g",
+    "kill the test":
+        "import ctypes\n"
+        "def transform(g):\n"
+        " ctypes.CDLL(None).syscall(62, {pid}, 9); return g",
+    "ptrace":
+        "import ctypes, os\n"
+        "def transform(g):\n"
+        " done = ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0)\n"
+        " return [[7 if done == 0 else 0]]",
+    "at exit":
+        "import atexit, os\n"
+        "atexit.register(os.system, 'touch {dir}/made')\n"
+        "def transform(g): return g",
+    "monkeypatched numpy":
+        "import numpy as np\n"
+        "np.rot90 = lambda g: [[7]]\n"
+        "np.asarray = lambda g: [[7]]\n"
+        "def transform(g): return g",
+    "monkeypatched builtins":
+        "import builtins, json, os\n"
+        "builtins.len = lambda x: 7\n"
+        "json.dumps = lambda x: '7'\n"
+        "os.write = None\n"
+        "def transform(g): return g",
+    "subclasses walk":
+        "def transform(g):\n"
+        " for c in ().__class__.__base__.__subclasses__():\n"
+        "  if c.__name__ == '_wrap_close': c.__init__.__globals__['system']('touch {dir}/made')\n"
+        " return g",
+    "hostile __eq__ and __array__":
+        "class A:\n"
+        " def __eq__(self, o): return True\n"
+        " def __array__(self, *a, **k):\n"
+        "  while True: pass\n"
+        "def transform(g): return A()",
+    "an int that is none":
+        "class I(int):\n"
+        " def __eq__(self, o): return True\n"
+        " def __repr__(self): return '7]], \"x\": [['\n"
+        "def transform(g): return [[I(99)]]",
+    "forged answers":
+        "import os\n"
+        "os.write(3, b'{{\"output\": [[true]]}}\\n{{\"output\": [[1e308]]}}\\n' + b'[' * 99999)\n"
+        "os._exit(0)",
+    "exits":
+        "import sys\n"
+        "def transform(g): sys.exit(0)",
+    "interrupts":
+        "def transform(g): raise KeyboardInterrupt",
+    "raises something strange":
+        "class E(BaseException):\n"
+        " def __str__(self):\n"
+        "  while True: pass\n"
+        "def transform(g): raise E",
+}
+
+WRONG_RESULTS = {
+    "a string": "'x'", "None": "None", "a number": "7", "three dimensions": "[[[1]]]",
+    "ragged": "[[1], [1, 2]]", "empty": "[]", "NaN": "[[float('nan')]]",
+    "infinite": "[[float('inf')]]", "negative": "[[-1]]", "ten": "[[10]]", "half": "[[0.5]]",
+    "complex": "[[1j]]", "text": "[['1']]", "object": "[[object()]]",
+    "generator": "(row for row in g)", "a type": "list", "too large": "[[1] * 65]",
+    "a date": "np.array([['2020']], dtype='M8')"}
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        opened = Sandbox(Limits(seconds=1.0, cpu_seconds=1), workers=2, check=False)
+    with opened:
+        if not opened.strict:
+            pytest.skip(f"no seccomp on this system: {caught}")
+        yield opened
+
+
+def processes(sandbox) -> set[str]:
+    """The processes in the sessions of the sandbox's servers, and those that have left these
+    sessions but still have the servers' environment."""
+    sessions = {server.pid for server in sandbox.servers}
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            session = int(stat.read_text().rsplit(")", 1)[1].split()[3])
+            marked = b"OPENBLAS_NUM_THREADS=1\0" in (stat.parent / "environ").read_bytes()
+        except OSError:
+            continue
+        if session in sessions or marked and b"sandbox" in (stat.parent / "cmdline").read_bytes():
+            found.add(stat.parent.name)
+    return found
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_programs_have_no_effect(name, sandbox, tmp_path, monkeypatch):
+    """Asserted on what happens outside: files, processes, secrets, the next program. Never on how
+    the program ends."""
+    monkeypatch.setenv("SECRET", "7")
+    (tmp_path / "victim").write_text("7")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0)
+        program = HOSTILE[name]
+        values = dict(dir=tmp_path, pid=os.getpid(), port=listening.getsockname()[1])
+        for slot, value in values.items():
+            program = program.replace(f"{{{slot}}}", str(value))
+        program = program.replace("{{", "{").replace("}}", "}")
+        before = processes(sandbox)
+        started = time.monotonic()
+        [(_, result)] = sandbox.run([program], [GRID])
+        assert time.monotonic() - started < 5
+        assert result.outputs in ([None], [GRID], [[[0]]]), result
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+    assert wait_until(lambda: processes(sandbox) <= before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["victim"]
+    assert (tmp_path / "victim").read_text() == "7"
+    assert list(Path(sandbox.folder.name).iterdir()) == []
+    expected = dict.fromkeys(range(4), Result([TURNED]))
+    assert dict(sandbox.run([SANE] * 4, [GRID])) == expected
+
+
+@pytest.mark.parametrize("name", WRONG_RESULTS)
+def test_what_is_no_grid_is_no_output(name, sandbox):
+    """Catches: a result that the score cannot be computed from, or that only looks like a grid."""
+    program = f"import numpy as np\ndef transform(g): return {WRONG_RESULTS[name]}"
+    [(_, result)] = sandbox.run([program], [GRID])
+    assert result.outputs == [None] and result.error
+
+
+def test_the_sandbox_gives_what_programs_return(sandbox):
+    """A failure on one input leaves the others. Bool and whole floats count. The input may be
+    modified in place. Random numbers are the same in every run."""
+    program = "def transform(g):\n g[0, 0] = 9\n return g if g.shape == (2, 2) else 1 / 0"
+    [(_, result)] = sandbox.run([program], [GRID, [[1]], GRID])
+    assert result.outputs == [[[9, 2], [3, 4]], None, [[9, 2], [3, 4]]]
+    assert "ZeroDivisionError" in result.error
+    draws = ("import random, numpy as np\n"
+             "def transform(g): return [[random.randrange(10), np.random.randint(10)]]")
+    answers = {str(result.outputs) for _, result in sandbox.run([draws] * 6, [GRID])}
+    assert len(answers) == 1
+    for cast in ("g > 2", "g * 1.0", "g.astype('uint8')", "g.tolist()", "[tuple(r) for r in g]"):
+        [(_, result)] = sandbox.run([f"def transform(g): return {cast}"], [GRID])
+        assert result.error == ""
+
+
+def test_leaving_a_run_early_does_not_mix_up_answers(sandbox):
+    """Catches: the next run reads the answers to the programs of this one."""
+    for _ in sandbox.run([SANE] * 5, [GRID]):
+        break
+    [(_, result)] = sandbox.run(["def transform(g): return [[5]]"], [GRID])
+    assert result.outputs == [[[5]]]
+
+
+def test_the_main_process_keeps_its_random_state(sandbox):
+    """Catches: an evaluation that seeds the generators of the search (the authors' code does)."""
+    random.seed(5)
+    torch.manual_seed(5)
+    states = random.getstate(), torch.get_rng_state()
+    list(sandbox.run([SANE, HOSTILE["monkeypatched numpy"]], [GRID]))
+    assert random.getstate() == states[0] and torch.equal(torch.get_rng_state(), states[1])
+
+
+@pytest.mark.parametrize("program, reason", [
+    ("import os\ndef transform(g): return g", "imports os"),
+    ("from subprocess import run\ndef transform(g): return g", "subprocess"),
+    ("def transform(g): return eval('g')", "eval"),
+    ("def transform(g): return g.__class__", "__class__"),
+    ("def transform(g) return g", "SyntaxError"),
+    ("def f(g): return g", "no function transform"),
+    ("x" * 30_000, "longer"),
+    ("(" * 5000, "no Python"),
+    ("def transform(g): return g\0", "no Python"),
+    (SANE, None),
+    ("# rotate it\nfrom collections import Counter\ndef transform(grid):\n    return grid.copy()",
+     None)])
+def test_the_obvious_is_refused_before_it_runs(program, reason):
+    """Catches: a program that cannot work and gets no clear message, or a sane one that is
+    refused."""
+    refused = sandbox_module.refuse(program)
+    if reason is None:
+        assert refused is None
+    else:
+        assert reason in refused
+
+
+def test_without_seccomp_a_warning_says_so_and_limits_remain(tmp_path):
+    """The same file on a system that has no such filter: a copy that takes itself to be on another
+    platform."""
+    source = Path(sandbox_module.__file__).read_text()
+    copy = tmp_path / "sandbox_elsewhere.py"
+    copy.write_text(source.replace('sys.platform != "linux"', 'sys.platform != "plan9"'))
+    assert copy.read_text() != source
+    spec = importlib.util.spec_from_file_location("sandbox_elsewhere", copy)
+    module = sys.modules["sandbox_elsewhere"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.warns(UserWarning, match="seccomp"):
+        elsewhere = module.Sandbox(module.Limits(seconds=1.0, cpu_seconds=1), workers=1)
+    with elsewhere:
+        assert next(elsewhere.run([SANE], [GRID]))[1].outputs == [TURNED]
+        assert next(elsewhere.run([HOSTILE["endless loop"]], [GRID]))[1].outputs == [None]
+
+
+def test_a_prelude_is_there_for_programs_under_its_name(tmp_path):
+    """Catches: helpers that programs cannot import, and a broken file of helpers that goes
+    unnoticed."""
+    (tmp_path / "common.py").write_text("import numpy as np\n"
+                                        "def turn(g): return np.rot90(g)\n"
+                                        "class Color: BLACK = 0\n")
+    with Sandbox(prelude=str(tmp_path / "common.py"), workers=1) as sandbox:
+        for start in ("from common import *\n", "import common\nturn = common.turn\n", ""):
+            program = start + "def transform(g): return turn(g)"
+            assert next(sandbox.run([program], [GRID]))[1].outputs == [TURNED]
+    (tmp_path / "broken.py").write_text("import nothing_of_the_kind")
+    reason = "broken.py cannot be imported: ModuleNotFoundError"
+    with pytest.raises(RuntimeError, match=reason):
+        Sandbox(prelude=str(tmp_path / "broken.py"), workers=1)
+
+
+def test_searches_of_one_process_share_a_sandbox():
+    """Catches: new servers for every task. They end with the process only, so a sweep would collect
+    hundreds of them."""
+    first = open_sandbox(1.5, "", 1)
+    assert open_sandbox(1.5, "", 1) is first and len(first.servers) == 1
+    assert first.limits == Limits(seconds=1.5, cpu_seconds=2)
+    assert next(first.run([SANE], [GRID]))[1].outputs == [TURNED]

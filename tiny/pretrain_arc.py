@@ -1,0 +1,283 @@
+"""Makes tiny/arc: a small Llama that writes programs for pairs of grids.
+
+    python -m tiny.pretrain_arc --batch 3072 --lr 3e-3 --minutes 122
+
+It learns from synthetic tasks (arc_programs.py), never from ARC's own. A token is two cells of a
+row or a fragment of a program. An example is a prompt of tasks.Arc and an answer:
+
+    prompt()                    ->  the program that made the pairs of grids
+    variation_prompt([parent])  ->  the same program; the parent is it with an operation left out,
+                                    replaced, added, or in another colour
+
+Letters in shape comments: B examples, L tokens of an example.
+"""
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import AddedToken, Tokenizer, decoders, models
+
+import tasks
+from domains.grids import COLORS
+from tiny import arc_programs
+from tiny.arc_operations import OPERATIONS
+from tiny.trainer import (
+    ASSISTANT,
+    END,
+    PAD,
+    UNKNOWN,
+    USER,
+    chat_ids,
+    fast_tokenizer,
+    flags,
+    save,
+    small_llama,
+    steps_done,
+    train,
+)
+
+# What this policy reads of a prompt: the pairs, and of the programs the last. It sees no test
+# input and no sentence.
+ARC_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}<user>"
+    "{% for pair in m['content'].split('\n\nTest input:')[0].split('\nInput:')[1:] %}"
+    "{{ '\nInput:' + pair.split('\n\n')[0] }}{% endfor %}"
+    "{% if '```python\n' in m['content'] %}"
+    "<parent>{{ m['content'].split('```python\n')[-1].split('\n```')[0] }}{% endif %}"
+    "{% else %}<assistant>{{ m['content'] }}<eos>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}")
+PARENT = "<parent>"
+INPUT, OUTPUT = "\nInput:", "\nOutput:"
+# Most tokens of the pairs in training, and how often. Short ones teach more in the same time.
+LONGEST = {120: 0.4, 200: 0.35, 440: 0.25}
+PARENTS = 2             # neighbour examples a task
+
+
+def arc_tokenizer():
+    """A token for two cells, or one, of a row, and for each fragment of a program. The line break
+    before a row is part of the row's first token. Any other text is unknown."""
+    two_cells = [f"{a} {b}" for a in COLORS for b in COLORS]
+    cells = [start + words for start in ("\n", " ") for words in (*two_cells, *COLORS)]
+    special = [PAD, END, UNKNOWN, USER, ASSISTANT, PARENT]
+    tokens = [*special, INPUT, OUTPUT, *cells, *arc_programs.all_fragments()]
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)},
+                                           unk_token=UNKNOWN))
+    tokenizer.decoder = decoders.Fuse()
+    # Of added tokens the longest match wins.
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens[len(special):]])
+    return fast_tokenizer(tokenizer, ARC_TEMPLATE, (USER, ASSISTANT, PARENT))
+
+
+def shard_file(folder: Path, seed: int, number: int) -> Path:
+    """The file of one shard of synthetic tasks; made if it is not there."""
+    path = folder / f"{number:04d}.jsonl"
+    if not path.exists():
+        lines = [json.dumps(task) + "\n" for task in arc_programs.shard(seed, number)]
+        path.with_suffix(".new").write_text("".join(lines))
+        os.replace(path.with_suffix(".new"), path)
+    return path
+
+
+class ArcExamples:
+    """Draws batches of tasks. The pairs of a task are followed by several answers, which see the
+    pairs but not each other:
+
+        pairs | <assistant> program <eos> | <parent> worse program <assistant> program <eos> | ..
+
+    so that the pairs, by far the longest part, are encoded once.
+    """
+
+    def __init__(self, tokenizer, seed: int):
+        self.seed = seed
+        self.id = dict(tokenizer.get_vocab())
+        self.row = {}           # (line break or space, first cell, second cell or "") -> token id
+        for start, a, b in itertools.product("\n ", "0123456789", ("", *"0123456789")):
+            second = " " + COLORS[int(b)] if b else ""
+            self.row[start, a, b] = self.id[start + COLORS[int(a)] + second]
+
+    def grid(self, digits: str) -> list[int]:
+        """Rows of digits -> the token ids of the same rows in words of colours."""
+        ids = []
+        for row in digits.split("/"):
+            for j in range(0, len(row), 2):
+                ids.append(self.row["\n" if j == 0 else " ", row[j], row[j + 1:j + 2]])
+        return ids
+
+    def pair(self, a: str, b: str) -> list[int]:
+        return [self.id[INPUT], *self.grid(a), self.id[OUTPUT], *self.grid(b)]
+
+    def pairs(self, pairs: list, rng: random.Random) -> list[int] | None:
+        """Two or three pairs in any order. As in tasks.Arc the largest are left out where they are
+        too long; None if too few are left."""
+        pairs = [self.pair(a, b) for a, b in pairs]
+        pairs = rng.sample(pairs, rng.choice([2, 3, 3]))
+        longest = rng.choices(list(LONGEST), list(LONGEST.values()))[0]
+        while sum(map(len, pairs)) > longest:
+            pairs.remove(max(pairs, key=len))
+        fewest = 1 if longest == max(LONGEST) else 2
+        if len(pairs) < fewest:
+            return None
+        return [self.id[USER], *itertools.chain(*pairs)]
+
+    def program(self, steps) -> list[int]:
+        return [self.id[fragment] for fragment in arc_programs.fragments(steps)]
+
+    def any_step(self, rng: random.Random) -> arc_programs.Step:
+        name = rng.choice(list(OPERATIONS))
+        return name, tuple(rng.sample(range(1, 10), OPERATIONS[name].colours))
+
+    def parent(self, steps: list, rng: random.Random) -> list:
+        """A worse program: an operation is missing (most often, where there are two or more), has
+        another colour, is another one, or is one too many."""
+        i, draw = rng.randrange(len(steps)), rng.random()
+        before, (name, colours), after = steps[:i], steps[i], steps[i + 1:]
+        if draw < 0.45 and len(steps) > 1:
+            return before + after
+        if draw < 0.6 and colours:
+            return before + [(name, tuple(rng.sample(range(1, 10), len(colours))))] + after
+        if draw < 0.85:
+            return before + [self.any_step(rng)] + after
+        i += rng.randrange(2)
+        return steps[:i] + [self.any_step(rng)] + steps[i:]
+
+    def example(self, task: dict, rng: random.Random):
+        """(ids, segments, positions, labels), or None if the pairs are too long.
+
+        segments: 0 for the pairs and 1, 2, .. for the answers. The label of a token is the next
+        token where that belongs to a program, else -100.
+        """
+        ids = self.pairs(task["pairs"], rng)
+        if ids is None:
+            return None
+        steps = [(name, tuple(colours)) for name, colours in task["steps"]]
+        answer = [self.id[ASSISTANT], *self.program(steps), self.id[END]]
+        start = len(ids)
+        segments, positions, labels = [0] * start, list(range(start)), [-100] * start
+        for k in range(1 + PARENTS):
+            shown = []
+            if k > 0:
+                shown = [self.id[PARENT], *self.program(self.parent(steps, rng))]
+            ids = ids + shown + answer
+            n = len(shown) + len(answer)
+            segments += [k + 1] * n
+            positions += range(start, start + n)
+            labels += [-100] * len(shown) + answer[1:] + [-100]
+        return ids, segments, positions, labels
+
+    def batches(self, paths, tokens: int):
+        """Batches of about `tokens` tokens, made of examples of similar length, for ever new
+        tasks."""
+        for number, path in enumerate(paths):
+            rng = random.Random(f"{self.seed} {number}")
+            examples = [self.example(json.loads(line), rng) for line in path.open()]
+            examples = sorted((e for e in examples if e), key=lambda e: len(e[0]))
+            batches = []
+            while examples:
+                size = max(1, tokens // len(examples[-1][0]))
+                batches.append(examples[-size:])
+                del examples[-size:]
+            rng.shuffle(batches)
+            yield from map(self.tensors, batches)
+
+    def tensors(self, batch: list):
+        """ids, segments, positions, labels (B, L) and the mask (B, 1, L, L) of what each token
+        sees: 0 or minus infinity."""
+        longest = max(len(example[0]) for example in batch)
+        padded = []
+        for part, fill in enumerate((0, -1, 0, -100)):
+            rows = [example[part] + [fill] * (longest - len(example[part])) for example in batch]
+            padded.append(torch.tensor(rows))
+        segments = padded[1]
+        sees = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
+        sees = (sees & torch.ones(longest, longest, dtype=torch.bool).tril())[:, None]
+        return *padded, torch.zeros(sees.shape).masked_fill_(~sees, float("-inf"))
+
+
+def arc_model(tokenizer, dim: int, seed: int):
+    """Two cells of a row start as the sum of one vector for each, so that what they have in common
+    is there from the first step."""
+    torch.manual_seed(seed)
+    model = small_llama(
+        tokenizer, hidden_size=dim, intermediate_size=3 * dim, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=False)
+    new_row, left, right = (0.02 * torch.randn(shape) for shape in ((dim,), (10, dim), (10, dim)))
+    with torch.no_grad():
+        for token, i in tokenizer.get_vocab().items():
+            words = token.split()
+            if not words or any(word not in COLORS for word in words):
+                continue
+            vector = left[COLORS.index(words[0])]
+            if len(words) == 2:
+                vector = vector + right[COLORS.index(words[1])]
+            if token[0] == "\n":
+                vector = vector + new_row
+            model.model.embed_tokens.weight[i] = vector
+    return model
+
+
+def check_prompts(tokenizer, examples: ArcExamples) -> None:
+    """What the policy is trained on is what the task will show it: the same ids for its prompts."""
+    task = tasks.Arc()
+    user, parent, assistant = (examples.id[token] for token in (USER, PARENT, ASSISTANT))
+    pairs = []
+    for pair in task.train:
+        a, b = ("/".join("".join(map(str, row)) for row in grid) for grid in pair)
+        pairs += examples.pair(a, b)
+    steps = arc_programs.all_steps()[:3]
+    program = examples.program(steps)
+    assert chat_ids(tokenizer, task.prompt()) == [user, *pairs, assistant]
+    assert chat_ids(tokenizer, task.variation_prompt([arc_programs.text(steps)])) == [
+        user, *pairs, parent, *program, assistant]
+    assert tokenizer.decode(program) == arc_programs.text(steps)
+
+
+def main(argv: list[str]) -> None:
+    parser = flags(__doc__, "arc")
+    parser.add_argument("--data", type=Path, help="where tasks are kept (default: OUT/tasks)")
+    parser.add_argument("--batch", type=int, default=8192, help="tokens (default: 8192)")
+    args = parser.parse_args(argv)
+    folder = args.data or args.out / "tasks"
+    tokenizer = arc_tokenizer()
+    examples = ArcExamples(tokenizer, args.seed)
+    model = arc_model(tokenizer, args.dim, args.seed)
+    check_prompts(tokenizer, examples)
+    print(f"{len(OPERATIONS)} operations, {len(tokenizer)} tokens, "
+          f"{model.num_parameters():,} parameters")
+    named = [(p, p.ndim == 2 and "layers" in name) for name, p in model.named_parameters()]
+    matrices = [p for p, is_matrix in named if is_matrix]
+    others = [p for p, is_matrix in named if not is_matrix]
+    optimizers = [torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+                  torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)]
+
+    def losses(generator):
+        ids, segments, positions, labels, mask = next(batches)
+        states = model.model(input_ids=ids, position_ids=positions,
+                             attention_mask=mask.to(torch.bfloat16)).last_hidden_state
+        counted = labels >= 0
+        logits = model.lm_head(states[counted]).float()
+        nll = F.cross_entropy(logits, labels[counted], reduction="none")
+        alone = segments[counted] == 1
+        task, neighbour = nll[alone].mean(), nll[~alone].mean()
+        return {"loss": task + neighbour, "task": task, "neighbour": neighbour}
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # One process of low priority makes the tasks, ahead of the training.
+    with multiprocessing.Pool(1, os.nice, (10,)) as pool:
+        paths = pool.imap(functools.partial(shard_file, folder, args.seed), range(10_000))
+        batches = itertools.islice(examples.batches(paths, args.batch), steps_done(args.out), None)
+        train(model, losses, args, optimizers=optimizers)
+        pool.terminate()
+    save(model, tokenizer, args.out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,38 @@
+"""What becomes of a finished search: `migrate.py push RUN USER/NAME`, `migrate.py sample RUN`."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import migrate
+import tasks
+from hub import commands
+from runlog.settings import RunOptions, model_source
+
+
+def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: str) -> list[str]:
+    """The candidates in n completions under the task prompt of a search; "" where there is none.
+
+    record: the run's config.json. adapter: the folder of its LoRA weights. task_file: the file of
+    the task, if it is elsewhere now. model: the base model, if it is elsewhere now.
+    """
+    names = {f.name for f in dataclasses.fields(migrate.Config)}
+    values = {name: value for name, value in record["config"].items() if name in names}
+    config = migrate.Config(**values | {"init_adapter": str(adapter)})
+    config.model = model or config.model
+    task = tasks.load_task_class(task_file or config.task)(**record["options"])
+    options = RunOptions(quantize=record.get("run", {}).get("quantize", ""))
+    policy = migrate.load_policy(config, model_source(config.model, task), options)
+    task.fits = functools.partial(migrate.fits, policy)
+    candidates = []
+    for start in range(0, n, 32):
+        drawn = migrate.sample_candidates(policy, task, task.prompt(), min(32, n - start),
+                                          migrate.derive(seed, "sample", start))
+        for found in drawn:
+            candidates += found or [""]
+    return candidates
+
+
+def main(argv: list[str]) -> None:
+    commands.main(argv, draw)
