@@ -16,13 +16,12 @@ every training example is something that the policy proposed and f scored. One s
     python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct    # 4-bit on a GPU
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507    # your own black box
 
-Read it from top to bottom: settings, archive, methods, policy, GRPO, one group, search, command
+Read it from top to bottom: settings, archive, policy, GRPO, one group, methods, search, command
 line. tasks.py says what is searched. runlog/ writes the run to disk and to the screen. engine/ has
-a faster `sample` and `token_logprobs` with the same results. Lines marked FORK: show what a method
+a faster `sample` and `token_logprobs` with the same results. Lines marked FORK call what a method
 of your own can replace (docs/forking.md). Differences from the paper: docs/differences.md.
 
-Letters in shape comments: G rows of a group, P prompt tokens, T completion tokens (padded), V words
-of the vocabulary.
+Letters in shapes: G rows of a group, P prompt tokens, T completion tokens (padded), V vocabulary.
 """
 from __future__ import annotations
 
@@ -46,7 +45,6 @@ from runlog.errors import RunStopped, UserError, exit_code
 from runlog.folder import Run, opened
 from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, best_first
 from runlog.metrics import print_summary, search_summary, step_metrics
-from runlog.settings import RunOptions
 from runlog.slow import torch  # imported at its first use: --help does not wait for it
 from tasks import Score, Task
 
@@ -137,13 +135,13 @@ class Policy:
         self.eos_ids = frozenset(self.generation.eos_token_id)
 
 
-def load_policy(config: Config, source: str, options: RunOptions | None = None,
+def load_policy(config: Config, source: str, options: settings.RunOptions | None = None,
                 loaded=None) -> Policy:
     """A causal language model from the Hub or a folder, frozen, 4-bit (QLoRA) where asked for, with
     fresh LoRA weights. loaded: its model and tokenizer, if they are there already. Raises UserError
     for a model that cannot be found, loaded or searched with."""
     import engine  # transformers takes seconds to import
-    options = options or RunOptions()
+    options = options or settings.RunOptions()
     model, tokenizer = loaded or engine.load_model(source, options.quantize)
     engine.freeze(model)        # no dropout either: the ratio would be noise
     generation = engine.exact_sampling(model, tokenizer, source, config)
@@ -158,8 +156,7 @@ def load_policy(config: Config, source: str, options: RunOptions | None = None,
 def encode_prompt(policy: Policy, prompt: str) -> list[int]:
     """Prompt text -> token ids (P,), through the chat template where the tokenizer has one.
 
-    Raises UserError if the model's context cannot hold the prompt and a completion.
-    """
+    Raises UserError if the model's context cannot hold the prompt and a completion."""
     if policy.tokenizer.chat_template:
         # Llama 3's template writes today's date unless it is given one. A prompt must not change.
         ids = policy.tokenizer.apply_chat_template(
@@ -188,9 +185,8 @@ def fits(policy: Policy, prompt: str) -> bool:
 def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> list:
     """Draws n completions from pi(. | x) for each (prompt_ids, n), all of them in one batch.
 
-    Returns a list of completions for each prompt: token ids up to and with the first EOS. The draw
-    depends on the seed alone.
-    """
+    Returns for each prompt its completions: token ids up to and with the first EOS. The seed alone
+    decides what is drawn."""
     torch.manual_seed(seed)
     if not policy.slow_because:
         tokens = policy.engine.sample(policy.model, prompts, policy.generation)     # (rows, T)
@@ -218,9 +214,7 @@ def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list
     """log pi(o_it | x, o_i<t) of every completion under one prompt x: the padded batch.
 
     Yields micro-batches: (slice of the rows, log-probabilities, entropies without gradient, mask of
-    real tokens), the last three (rows, T). Call backward() on each before the next is asked for,
-    and go on to the end.
-    """
+    real tokens), the last three (rows, T). Call backward() on each before you ask for the next."""
     size = policy.micro_batch or len(completions)
     temperature = policy.generation.temperature
     if not policy.slow_because:
@@ -355,23 +349,19 @@ def draw(policy: Policy, task: Task, asks: list[Ask], archive: Archive, key: tup
 def parse_rows(policy: Policy, task: Task, tokens: list[int], ask: Ask) -> list[Row]:
     """A completion -> its rows: one with the very tokens that were sampled or, if it carries
     several candidates, one for each with the task's rendering of that candidate + EOS."""
-    candidates = candidates_in(policy, task, tokens)
-    several = task.candidates_per_completion > 1
-    if not candidates or not several:
+    candidates = task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True))
+    if not candidates or task.candidates_per_completion == 1:
         first = candidates[0] if candidates else None
         return [Row(ask.origin, ask.parents, tokens, first, ask.prompt_ids)]
     return [Row(ask.origin, ask.parents, render(policy, task, c), c, ask.prompt_ids)
             for c in candidates[:task.candidates_per_completion]]
 
 
-def candidates_in(policy: Policy, task: Task, tokens: list[int]) -> list[str]:
-    return task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True))
-
-
 def sample_candidates(policy: Policy, task: Task, prompt: str, n: int, seed: int) -> list:
-    """The candidates in each of n completions: sample, decode, parse."""
-    [completions] = sample(policy, [(encode_prompt(policy, prompt), n)], seed)
-    return [candidates_in(policy, task, tokens) for tokens in completions]
+    """The first candidate of each of n completions; None where there is none."""
+    ask = Ask(encode_prompt(policy, prompt), n, ON_POLICY, [])
+    [completions] = sample(policy, [(ask.prompt_ids, n)], seed)
+    return [parse_rows(policy, task, tokens, ask)[0].candidate for tokens in completions]
 
 
 def render(policy: Policy, task: Task, candidate: str) -> list[int]:
@@ -382,17 +372,15 @@ def render(policy: Policy, task: Task, candidate: str) -> list[int]:
 
 
 def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
-             limit: int | None = None) -> list[Evaluation]:
+             limit: float = math.inf) -> list[Evaluation]:
     """Scores what f has not scored before, fills the scores into rows, and returns what is new.
 
     Each result is on disk before the next one is waited for. At most `limit` candidates are new;
-    rows with further ones are taken out of `rows`.
-    """
+    rows with further ones are taken out of `rows`."""
     fresh: dict[str, Row] = {}
     for row in rows:
         c = row.candidate
-        seen = c is None or c in archive or c in fresh
-        if not seen and (limit is None or len(fresh) < limit):
+        if not (c is None or c in archive or c in fresh or len(fresh) >= limit):
             fresh[c] = row
             row.new = True
     new = run.already_paid(fresh, step)         # not empty only after --resume
@@ -436,7 +424,7 @@ def ranked_list(n: int, archive: Archive, step: int, top_k: int, rng) -> list[Ev
 
 @dataclass(frozen=True)
 class Method:
-    """What makes a method. FORK: replace any of it (dataclasses.replace)."""
+    """What makes a method. Any of it can be replaced: dataclasses.replace(METHODS[..], ..)."""
     counts: Callable            # (G, the preset's mixture) -> (n_on_policy, n_greedy, n_neighbors)
     parents: Callable           # (archive, step, top_k, rng) -> parents, worst to best
     trains: bool                # whether GRPO updates the policy
@@ -485,9 +473,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     task.fits = functools.partial(fits, policy)
     prompt_ids = encode_prompt(policy, task.prompt())
     if method.trains:
-        one_row = [[0] * config.max_new_tokens]
-        run.say(policy.engine.fit_into_memory(
-            policy, prompt_ids, config, lambda: list(token_logprobs(policy, prompt_ids, one_row))))
+        run.say(policy.engine.fit_into_memory(policy, prompt_ids, config, token_logprobs))
     if state.step < 0:
         rows = [Row(WARM_START, [], [], c) for c in task.warm_start(config.seed)]
         archive.add(evaluate(run, task, archive, rows, step=0))
@@ -500,25 +486,23 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         recent, spent = archive.since(state.start), archive.spent()
 
         # 1. sample: on-policy, and neighbours of a parent
-        parents = method.parents(recent, step, config.top_k, rng)
+        parents = method.parents(recent, step, config.top_k, rng)                       # FORK
         asks = what_to_ask(config, task, policy, prompt_ids, [e.candidate for e in parents])
-        rows = method.draw(policy, task, asks, archive, (config.seed, step))
+        rows = method.draw(policy, task, asks, archive, (config.seed, step))            # FORK
         for number, row in enumerate(rows, state.proposals + 1):
             row.proposal = number
         clock.append(time.perf_counter())
 
         # 2. score what is new
-        limit = config.budget - spent if config.budget else None
+        limit = config.budget - spent if config.budget else math.inf
         new = evaluate(run, task, archive, rows, step, limit)
         clock.append(time.perf_counter())
 
         # 3. replay, 4. group, 5. update
         group = [row for row in rows if row.kept] + replay(policy, task, recent, config, rng)
-        metrics = {"skipped": True}
-        if method.trains:
-            progress = spent / config.budget if config.budget else (step - 1) / config.steps
-            lr = config.lr * (1 - progress)
-            metrics = train(config, method, policy, optimizer, group, prompt_ids, lr)
+        progress = spent / config.budget if config.budget else (step - 1) / config.steps
+        lr = config.lr * (1 - progress)
+        metrics = train(config, method, policy, optimizer, group, prompt_ids, lr)
         clock.append(time.perf_counter())
 
         # 6. archive
@@ -531,7 +515,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         state.stale = 0 if new else state.stale + 1
         state.seconds += clock[-1] - clock[0]
         note_solution(state, task, archive)
-        if method.restart and method.restart(archive, state.start, config.top_k):
+        if method.restart and method.restart(archive, state.start, config.top_k):       # FORK
             state.start = len(archive)
             policy.model.load_state_dict(first_weights, strict=False)
             optimizer.state.clear()
@@ -581,14 +565,14 @@ def train(config: Config, method: Method, policy: Policy, optimizer, group: list
     """Advantages and an update. A group whose rows are all worth the same teaches nothing and is
     skipped. Returns metrics; raises RunStopped if loss or gradient are not finite."""
     scores = torch.tensor([row.score for row in group])                                 # (G,)
-    advantages, in_loss = method.advantages(group, scores)                              # (G,) each
-    if advantages.max() == advantages.min():
+    advantages, in_loss = method.advantages(group, scores)                  # FORK: (G,) each
+    if not method.trains or advantages.max() == advantages.min():
         return {"skipped": True}
     if config.mask_zero:
         in_loss = in_loss & (scores != 0)           # such a row still counts in the mean
     for parameters in optimizer.param_groups:
         parameters["lr"] = lr
-    try:
+    try:                                                                    # FORK
         metrics = method.update(policy, optimizer, group, prompt_ids, advantages, in_loss, config)
     except FloatingPointError as error:
         raise RunStopped(f"{error}; what was found is kept. Try a lower --lr") from error
@@ -601,21 +585,21 @@ def run(task: str | Task = "wordsearch", *, command: list[str] = (), **given) ->
     """A search from Python: run("wordsearch", target="cement", seed=1). Returns its summary.
 
     task: a name as for --task, or an instance of a Task. given: what the command line has as flags,
-    with underscores. Raises UserError for what cannot be used.
-    """
+    with underscores. Raises UserError for what it cannot use."""
     task, given = settings.make_task(task, given, tasks.load_task_class)
     config = resolve(given, task)
     method, modifiers = settings.build_method(config, task, given, METHODS)
     options = settings.run_options(given)
-    with opened(config, options, modifiers, task, method.trains, list(command)) as run:
-        if not run.finished:
+    settings.check_known(given, config, options, task, modifiers)
+    with opened(config, options, modifiers, task, method.trains, list(command)) as this_run:
+        if not this_run.finished:
             policy = load_policy(config, settings.model_source(config.model, task), options)
-            with run.progress(config.budget, config.steps):
-                found = search(config, method, task, policy, run)
-            run.finish(found)
-            pages.write_safely(run.folder, task)
-    print_summary(run.folder)
-    return run.summary()
+            with this_run.progress(config.budget, config.steps):
+                found = search(config, method, task, policy, this_run)
+            this_run.finish(found)
+            pages.write_safely(this_run.folder, task)
+    print_summary(this_run.folder)
+    return this_run.summary()
 
 
 def main(argv: list[str]) -> None:
@@ -623,7 +607,7 @@ def main(argv: list[str]) -> None:
         return plugins.run_module("tools.finished", argv)
     first = flags.first_look(argv, "task", "model", "method", "preset")
     cls = tasks.load_task_class(first.get("task", Config.task))
-    groups = {"search": Config, "this run": RunOptions, f"task {cls.name}": cls}
+    groups = {"search": Config, "this run": settings.RunOptions, f"task {cls.name}": cls}
     groups |= settings.modifier_classes(first, cls, Config(), METHODS)
     given = flags.parse(argv, groups, settings.CHOICES, prog="migrate.py", version=VERSION,
                         description=__doc__.split("\n")[0])

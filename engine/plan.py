@@ -21,11 +21,13 @@ def free_memory(model) -> int:
     return psutil.virtual_memory().available
 
 
-def fit_into_memory(policy, prompt_ids: list[int], config, score_one_row) -> str:
+def fit_into_memory(policy, prompt_ids: list[int], config, token_logprobs) -> str:
     """Sets the policy's micro_batch (0: as many rows as fit) and offload; returns a line about it.
 
-    score_one_row: computes the log-probabilities of one row of full length.
+    token_logprobs: that of migrate.py, for the plain path.
     """
+    def score_one_row():
+        return list(token_logprobs(policy, prompt_ids, [[0] * config.max_new_tokens]))
     G = config.n_on_policy + config.n_greedy + config.n_neighbors
     if policy.slow_because:
         plan = plan_plain(policy.model, score_one_row, G, policy.micro_batch)

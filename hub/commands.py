@@ -27,8 +27,9 @@ from runlog.errors import UserError, one_line
 from runlog.flags import Parser
 from runlog.ledger import read_evaluations
 
-# (record, adapter folder, n, seed, task file or "", model or "") -> n candidates as drawn, "" where
-# a completion held none. record: config.json of the run. model: instead of the record's.
+# (record, adapter folder, n, seed, task file or "", model or "") -> the candidates of n completions
+# as drawn, "" where a completion held none. record: config.json of the run. model: what to use
+# instead of the record's base model.
 Draw = Callable[[dict, Path, int, int, str, str], list[str]]
 
 

@@ -20,7 +20,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from hub.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_NAME
 from hub.card import describe_base, model_card
-from reports.pages import search_curve, standalone
+from reports.curves import search_curve
+from reports.plots import standalone
 from runlog.errors import UserError, one_line
 from runlog.ledger import read_evaluations
 

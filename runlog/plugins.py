@@ -1,6 +1,7 @@
 """Finds a method, a modifier or a task by name: in a table, in a room, or in a file of the user."""
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 from runlog.errors import UserError, one_line
 
 
+@functools.cache
 def import_file(path: str):
-    """The module in a Python file. Raises UserError if it is missing or cannot be imported."""
+    """The module in a Python file, executed once. Raises UserError if it is missing or cannot be
+    imported."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)

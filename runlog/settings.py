@@ -140,9 +140,10 @@ def run_options(given: dict) -> RunOptions:
     return options
 
 
-def check_known(given: dict, *settings) -> None:
-    """Raises UserError if a name in `given` is a field of none of these dataclasses."""
-    known = {f.name for one in settings for f in fields(one)}
-    unknown = sorted(given.keys() - known)
+def check_known(given: dict, config, options, task, modifiers: dict) -> None:
+    """Raises UserError if a name in `given` is no setting of this search."""
+    known = {f.name for one in (config, options, task) for f in fields(one)}
+    unknown = given.keys() - known.union(*modifiers.values())
     if unknown:
-        raise UserError(f"there is no setting {', '.join(unknown)}")
+        raise UserError(f"there is no setting {', '.join(sorted(unknown))} here; modifiers bring "
+                        "theirs along (method='migrate+novelty', say)")

@@ -20,6 +20,7 @@ from hub import card, commands
 from runlog.errors import UserError, exit_code
 from runlog.folder import Run
 from runlog.ledger import Evaluation
+from runlog.settings import model_source
 from tasks import WordSearch
 from tests import hub_server
 
@@ -71,10 +72,11 @@ print(json.dumps(outputs))
 LOAD = IN_A_FRESH_PROCESS + """
 import tasks, torch
 from peft import PeftModel
+from runlog.settings import model_source
 from transformers import AutoModelForCausalLM
 config = migrate.Config(**json.loads(sys.argv[1]))
 task = tasks.WordSearch()
-source = migrate.model_source(config.model, task)
+source = model_source(config.model, task)
 rows, found = [[5, 1], [300, 1], [4000, 77, 1]], {}
 
 def logprobs(model, prompt):
@@ -248,7 +250,7 @@ def test_a_search_starts_from_the_adapter_of_another(tmp_path, capsys, monkeypat
     task = WordSearch(target="mob")
     _, _, _, lora = run_search(first, task, preset="tiny", method="grpo", steps=3)
     config = migrate.resolve(dict(preset="tiny", init_adapter=str(first)), task)
-    policy = migrate.load_policy(config, migrate.model_source(config.model, task))
+    policy = migrate.load_policy(config, model_source(config.model, task))
     assert same_weights(policy.lora, lora)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -21,11 +21,6 @@ from tasks import Task
 from tests.support import command_line
 
 
-class Letters(Task):
-    """A task without pictures, for pages made by hand."""
-    name = "letters"
-
-
 def evaluation(index: int, candidate: str, score: float, **other) -> Evaluation:
     settings = {"step": 1, "proposal": index + 1, "origin": "on-policy", "parents": [],
                 "valid": True}
@@ -298,7 +293,7 @@ HOSTILE = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>",
 def test_a_page_stands_alone_and_runs_nothing_that_a_model_wrote(tmp_path):
     """Catches: hostile candidates that become markup, in the page and in the picture; anything
     loaded from elsewhere."""
-    class Hostile(Letters):
+    class Hostile(Task):
         def picture(self, candidate, info):
             raise ValueError("no picture of this")
     evaluations = []
@@ -327,6 +322,8 @@ def test_a_page_stands_alone_and_runs_nothing_that_a_model_wrote(tmp_path):
 
 
 def test_every_run_leaves_a_page_and_a_broken_page_loses_no_run(tmp_path, capsys, monkeypatch):
+    """Catches: a finished run that ends with a traceback, because of its page; a page that lacks
+    what the run found, or how a metric is read."""
     arguments = ["--target", "mob", "--steps", "4", "--n-on-policy", "3", "--n-greedy", "1",
                  "--n-neighbors", "3", "--method", "migrate+novelty"]
     assert command_line(capsys, *arguments, "--out", tmp_path / "a")[0] == 0
@@ -348,8 +345,8 @@ def test_every_run_leaves_a_page_and_a_broken_page_loses_no_run(tmp_path, capsys
 
 
 def test_runs_are_compared_with_the_spread_over_seeds(tmp_path, capsys):
-    """The numbers in the page are those of the runs; a band reaches from the worst seed to the
-    best."""
+    """Catches: curves of other numbers than the runs', bands over targets instead of
+    seeds."""
     scores = {}
     for method, seed in (("migrate", 0), ("migrate", 1), ("random", 0)):
         folder = tmp_path / f"{method}{seed}"

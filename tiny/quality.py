@@ -1,134 +1,198 @@
-"""Measures a bundled policy for its card.
+"""Measures a bundled policy for its card: one table, in Markdown.
 
-    python tiny/quality.py [FOLDER]                                 # tiny/wordsearch
-    python tiny/quality.py molecule [FOLDER [NEIGHBOURS_TXT]]
-    python tiny/quality.py arc [FOLDER]
+    python -m tiny.quality [wordsearch [FOLDER]]
+    python -m tiny.quality molecule [FOLDER] [--list NEIGHBOURS_TXT]
+    python -m tiny.quality arc [FOLDER]
 """
+from __future__ import annotations
+
+import argparse
+import functools
 import json
 import random
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE)]
-import arc_programs  # noqa: E402
-import migrate  # noqa: E402
-import tasks  # noqa: E402
+import migrate
+import tasks
+from domains.words import word_vectors
+from runlog.slow import torch
+from tiny import arc_programs
+
+HERE = Path(__file__).resolve().parent
 
 
-def molecule(folder: str, prepared: str = "") -> None:
-    """prepared: the neighbours.txt of pre-training, whose first column is the list; without it novelty is left out."""
-    from rdkit import Chem
-    import objectives
-    task = tasks.Molecule()
-    policy = migrate.load_policy(migrate.resolve({"task": "molecule", "preset": "tiny"}, task), folder)
-    samples = draw(policy, task, task.prompt(), 2000)
-    valid = [s for s in samples if s]
-    parents = list(dict.fromkeys(valid))[:200]
-    neighbours = [(p, s) for i, p in enumerate(parents) for s in draw(policy, task, task.variation_prompt([p]), 10, i)]
-    answers = [(p, s) for p, s in neighbours if s]
-    others = [(p, s) for p, s in answers if p != s]
-
-    def similarity(pairs):
-        return np.mean([objectives.similarity(Chem.MolFromSmiles(a), b, "ECFP4") for a, b in pairs])
-
-    print("| measure | value |\n|---|---|")
-    print(f"| task prompt (2,000 samples): valid | {len(valid) / len(samples):.1%} |")
-    print(f"| unique among the valid ones | {len(set(valid)) / len(valid):.1%} |")
-    if prepared:
-        known = {line.split()[0] for line in open(prepared)}
-        print(f"| not in the list among the unique ones | {np.mean([s not in known for s in set(valid)]):.1%} |")
-    print(f"| neighbour prompt ({len(parents)} parents, 10 each): valid | {len(answers) / len(neighbours):.1%} |")
-    print(f"| different from the parent | {len(others) / len(answers):.1%} |")
-    print(f"| different neighbours of a parent, of 10 | {len(set(others)) / len(parents):.1f} |")
-    print(f"| mean Tanimoto similarity (ECFP4 counts) of neighbour and parent | {similarity(others):.2f} |")
-    print(f"| of random pairs | {similarity(zip(parents, parents[1:])):.2f} |")
+def load(task: tasks.Task, folder: Path, **settings):
+    """The policy with fresh LoRA weights, which change nothing: the base model."""
+    given = {"task": task.name, "preset": "tiny", **settings}
+    return migrate.load_policy(migrate.resolve(given, task), str(folder))
 
 
 def draw(policy, task, prompt: str, n: int, seed: int = 0) -> list[str | None]:
-    """The candidates of n samples; None for what is none."""
-    completions = migrate.sample(policy, migrate.encode_prompt(policy, prompt), n, seed)
-    found = [task.parse(policy.tokenizer.decode(c, skip_special_tokens=True)) for c in completions]
-    return [f[0] if f else None for f in found]
+    """The candidates of n samples; None for a completion that holds none."""
+    drawn = migrate.sample_candidates(policy, task, prompt, n, seed)
+    return [candidates[0] if candidates else None for candidates in drawn]
 
 
-def arc(folder: str, n_tasks: int = 40, n_samples: int = 16) -> None:
-    """Synthetic tasks of a seed that the policy was not trained on, three pairs to see and one to answer. Neighbours: of the
-    true program with its last operation left out (of the identity, where it has one). Nats: what the true program costs under
-    the task's own grids and under those of the task before (both shares and nats are means over tasks)."""
-    print(f"| operations | unique | run | solved, {n_samples} programs | the true program | solved, {n_samples} neighbours "
-          "| nats, own grids | another task's |\n|---|---|---|---|---|---|---|---|")
+def print_table(rows: Iterable[tuple[str, str]]) -> None:
+    print("| measure | value |\n|---|---|")
+    for name, value in rows:
+        print(f"| {name} | {value} |")
+
+
+# ------------------------------------------------------------------------------------- word search
+
+def wordsearch(folder: Path, listed: Path | None) -> None:
+    """1,000 samples of the task prompt, ten neighbours each of 100 words of the vocabulary."""
+    task, (number, table) = tasks.WordSearch(), word_vectors()
+    policy = load(task, folder, max_new_tokens=4)
+
+    def draw_words(prompt, n, seed=0):
+        return [word if word in number else None for word in draw(policy, task, prompt, n, seed)]
+
+    def similarity(pairs):
+        return float(np.mean([table[number[a]] @ table[number[b]] for a, b in pairs]))
+
+    words = draw_words(task.prompt(), 1000)
+    known = [word for word in words if word]
+    parents = random.Random(0).sample(sorted(number), 100)
+    neighbours = [(parent, word) for i, parent in enumerate(parents)
+                  for word in draw_words(task.variation_prompt([parent]), 10, i)]
+    valid = [(parent, word) for parent, word in neighbours if word]
+    others = [(parent, word) for parent, word in valid if parent != word]
+    chance = [(word, random.Random(i).choice(known)) for i, word in enumerate(known)]
+    print_table([
+        ("task prompt: samples in the vocabulary", f"{len(known) / len(words):.1%}"),
+        ("task prompt: distinct words in 1,000 samples", f"{len(set(known))}"),
+        ("neighbour prompt (100 parents, 10 each): in the vocabulary",
+         f"{len(valid) / len(neighbours):.1%}"),
+        ("neighbour prompt: different from the parent", f"{len(others) / len(valid):.1%}"),
+        ("mean cosine of neighbour and parent, by the word vectors", f"{similarity(others):.3f}"),
+        ("mean cosine of random pairs", f"{similarity(chance):.3f}")])
+
+
+# --------------------------------------------------------------------------------------- molecules
+
+def molecule(folder: Path, listed: Path | None) -> None:
+    """2,000 samples of the task prompt, ten neighbours each of 200 of them.
+
+    listed: the neighbours.txt of pre-training, whose first column is the list that was learned.
+    Without it the novelty is left out.
+    """
+    from rdkit import Chem
+
+    from domains import objectives
+    task = tasks.Molecule()
+    policy = load(task, folder)
+    samples = draw(policy, task, task.prompt(), 2000)
+    valid = [smiles for smiles in samples if smiles]
+    parents = list(dict.fromkeys(valid))[:200]
+    neighbours = [(parent, smiles) for i, parent in enumerate(parents)
+                  for smiles in draw(policy, task, task.variation_prompt([parent]), 10, i)]
+    answers = [(parent, smiles) for parent, smiles in neighbours if smiles]
+    others = [(parent, smiles) for parent, smiles in answers if parent != smiles]
+
+    def similarity(pairs):
+        return np.mean([objectives.similarity(Chem.MolFromSmiles(a), b, "ECFP4")
+                        for a, b in pairs])
+
+    rows = [("task prompt (2,000 samples): valid", f"{len(valid) / len(samples):.1%}"),
+            ("unique among the valid ones", f"{len(set(valid)) / len(valid):.1%}")]
+    if listed:
+        known = {line.split()[0] for line in listed.read_text().splitlines()}
+        novel = np.mean([smiles not in known for smiles in set(valid)])
+        rows.append(("not in the list among the unique ones", f"{novel:.1%}"))
+    rows += [(f"neighbour prompt ({len(parents)} parents, 10 each): valid",
+              f"{len(answers) / len(neighbours):.1%}"),
+             ("different from the parent", f"{len(others) / len(answers):.1%}"),
+             ("different neighbours of a parent, of 10", f"{len(set(others)) / len(parents):.1f}"),
+             ("mean Tanimoto similarity (ECFP4 counts) of neighbour and parent",
+              f"{similarity(others):.2f}"),
+             ("of random pairs", f"{similarity(zip(parents, parents[1:])):.2f}")]
+    print_table(rows)
+
+
+# --------------------------------------------------------------------------------------------- ARC
+
+def arc(folder: Path, listed: Path | None, n_tasks: int = 40, n_samples: int = 16) -> None:
+    """Synthetic tasks of a seed that the policy was not trained on: three pairs to see and one to
+    answer. One line for each number of operations; shares and nats are means over tasks."""
+    policy = load(tasks.Arc(), folder)
+    print(f"| operations | unique | run | solved, {n_samples} programs | the true program "
+          f"| solved, {n_samples} neighbours | nats, own grids | another task's |\n"
+          "|---|---|---|---|---|---|---|---|")
     for depth in (1, 2, 3):
-        rng, counts, costs, before = np.random.default_rng([999, depth]), np.zeros(5), [], None
-        for number in range(n_tasks):
-            steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4)
-            pairs = [{"input": a.tolist(), "output": b.tolist()} for a, b in pairs]
-            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-                json.dump({"train": pairs[:3], "test": pairs[3:]}, file)
-                file.flush()
-                task = tasks.Arc(arc_file=file.name)
-            if number == 0:
-                policy = migrate.load_policy(migrate.resolve({"task": "arc", "preset": "tiny"}, task), folder)
-            task.fits = lambda text: migrate.fits(policy, text)
+        shares, costs = arc_line(policy, depth, n_tasks, n_samples)
+        cells = [f"{share:.0%}" for share in shares] + [f"{cost:.1f}" for cost in costs]
+        print(f"| {depth} | {' | '.join(cells)} |", flush=True)
 
-            def draw(prompt):
-                completions = migrate.sample(policy, migrate.encode_prompt(policy, prompt), n_samples, number)
-                return {p for c in completions for p in task.parse(policy.tokenizer.decode(c, skip_special_tokens=True))}
-            programs, neighbours = draw(task.prompt()), draw(task.variation_prompt([arc_programs.text(steps[:-1])]))
-            scores, of_neighbours = dict(task.score(list(programs))), dict(task.score(list(neighbours)))
-            counts += (len(programs) / n_samples, sum(s.valid for s in scores.values()) / max(1, len(programs)),
-                       any(map(task.solved, scores.values())), arc_programs.text(steps) in programs,
-                       any(map(task.solved, of_neighbours.values())))
-            own, true = migrate.encode_prompt(policy, task.prompt()), migrate.render_tokens(policy, task, arc_programs.text(steps))
-            if before:
-                costs.append([nats(policy, prompt, true) for prompt in (own, before)])
-            before = own
-        print(f"| {depth} | " + " | ".join(f"{c / n_tasks:.0%}" for c in counts) + " | "
-              + " | ".join(f"{c:.1f}" for c in np.mean(costs, axis=0)) + " |", flush=True)
+
+def arc_line(policy, depth: int, n_tasks: int, n_samples: int):
+    """The columns "unique" to "neighbours" as shares, and the two costs in nats: of the true
+    program under the task's own grids, and under those of the task before."""
+    rng, shares, costs, before = np.random.default_rng([999, depth]), [], [], None
+    for number in range(n_tasks):
+        steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4)
+        task = synthetic_task(policy, pairs)
+        shares.append(arc_shares(policy, task, steps, n_samples, seed=number))
+        own = migrate.encode_prompt(policy, task.prompt())
+        true_program = migrate.render(policy, task, arc_programs.text(steps))
+        if before:
+            costs.append([nats(policy, prompt, true_program) for prompt in (own, before)])
+        before = own
+    return np.mean(shares, axis=0), np.mean(costs, axis=0)
+
+
+def synthetic_task(policy, pairs: list) -> tasks.Arc:
+    """The last pair is the test."""
+    lines = [{"input": a.tolist(), "output": b.tolist()} for a, b in pairs]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "task.json"
+        file.write_text(json.dumps({"train": lines[:-1], "test": lines[-1:]}))
+        task = tasks.Arc(arc_file=str(file))
+    task.fits = functools.partial(migrate.fits, policy)
+    return task
+
+
+def arc_shares(policy, task: tasks.Arc, steps: list, n_samples: int, seed: int) -> tuple:
+    """Unique programs, those that run, whether one solves the task, whether one is the true one;
+    and whether a neighbour solves it. The parent of the neighbours is the true program without its
+    last operation; of a program of one operation that is the identity."""
+    true_program, parent = arc_programs.text(steps), arc_programs.text(steps[:-1])
+    programs, neighbours = (
+        {program for program in draw(policy, task, prompt, n_samples, seed) if program}
+        for prompt in (task.prompt(), task.variation_prompt([parent])))
+    scores, neighbour_scores = (dict(task.score(list(chosen))) for chosen in (programs, neighbours))
+    n_running = sum(score.valid for score in scores.values())
+    return (len(programs) / n_samples, n_running / max(1, len(programs)),
+            any(map(task.solved, scores.values())), true_program in programs,
+            any(map(task.solved, neighbour_scores.values())))
 
 
 def nats(policy, prompt_ids: list[int], completion: list[int]) -> float:
     """- log pi(completion | prompt), its EOS included."""
     with torch.no_grad():
-        return sum(-(logprobs * mask).sum().item()
-                   for _, logprobs, _, mask in migrate.token_logprobs(policy, prompt_ids, [completion]))
+        return sum(-(logprobs * mask).sum().item() for _, logprobs, _, mask
+                   in migrate.token_logprobs(policy, prompt_ids, [completion]))
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["molecule"]:
-        return molecule(sys.argv[2] if len(sys.argv) > 2 else str(HERE / "molecule"), *sys.argv[3:])
-    if sys.argv[1:2] == ["arc"]:
-        return arc(sys.argv[2] if len(sys.argv) > 2 else str(HERE / "arc"))
-    folder = sys.argv[1] if len(sys.argv) > 1 else str(HERE / "wordsearch")
-    task, (row, table) = tasks.WordSearch(), tasks.word_vectors()
-    policy = migrate.load_policy(migrate.resolve(dict(max_new_tokens=4), task), folder)     # fresh LoRA: the base
+DOMAINS = {"wordsearch": wordsearch, "molecule": molecule, "arc": arc}
 
-    def draw(prompt, n, seed=0):
-        completions = migrate.sample(policy, migrate.encode_prompt(policy, prompt), n, seed)
-        words = [task.parse(policy.tokenizer.decode(c, skip_special_tokens=True)) for c in completions]
-        return [w[0] if w and w[0] in row else None for w in words]
 
-    def similarity(pairs):
-        return float(np.mean([table[row[a]] @ table[row[b]] for a, b in pairs]))
-
-    words = draw(task.prompt(), 1000)
-    known = [w for w in words if w]
-    parents = random.Random(0).sample(sorted(row), 100)
-    neighbours = [(p, w) for i, p in enumerate(parents) for w in draw(task.variation_prompt([p]), 10, i)]
-    valid = [(p, w) for p, w in neighbours if w]
-    chance = similarity((a, random.Random(i).choice(known)) for i, a in enumerate(known))
-    print("| measure | value |\n|---|---|")
-    print(f"| task prompt: samples in the vocabulary | {len(known) / len(words):.1%} |")
-    print(f"| task prompt: distinct words in 1,000 samples | {len(set(known))} |")
-    print(f"| neighbour prompt (100 parents, 10 each): in the vocabulary | {len(valid) / len(neighbours):.1%} |")
-    print(f"| neighbour prompt: different from the parent | {sum(p != w for p, w in valid) / len(valid):.1%} |")
-    print(f"| mean cosine of neighbour and parent, by the word vectors | {similarity((p, w) for p, w in valid if p != w):.3f} |")
-    print(f"| mean cosine of random pairs | {chance:.3f} |")
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("domain", nargs="?", choices=list(DOMAINS), default="wordsearch")
+    parser.add_argument("folder", nargs="?", type=Path, help="default: the bundled policy")
+    parser.add_argument("--list", type=Path, metavar="NEIGHBOURS_TXT",
+                        help="molecule: the file that pre-training left, for the novelty")
+    args = parser.parse_args(argv)
+    DOMAINS[args.domain](args.folder or HERE / args.domain, args.list)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

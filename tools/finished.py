@@ -8,6 +8,7 @@ from pathlib import Path
 import migrate
 import tasks
 from hub import commands
+from runlog.ledger import ON_POLICY
 from runlog.settings import RunOptions, model_source
 
 
@@ -25,12 +26,14 @@ def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: 
     options = RunOptions(quantize=record.get("run", {}).get("quantize", ""))
     policy = migrate.load_policy(config, model_source(config.model, task), options)
     task.fits = functools.partial(migrate.fits, policy)
-    candidates = []
+    prompt, candidates = migrate.encode_prompt(policy, task.prompt()), []
+    ask = migrate.Ask(prompt, n, ON_POLICY, [])
     for start in range(0, n, 32):
-        drawn = migrate.sample_candidates(policy, task, task.prompt(), min(32, n - start),
-                                          migrate.derive(seed, "sample", start))
-        for found in drawn:
-            candidates += found or [""]
+        draw_seed = migrate.derive(seed, "sample", start)
+        [completions] = migrate.sample(policy, [(prompt, min(32, n - start))], draw_seed)
+        for tokens in completions:
+            rows = migrate.parse_rows(policy, task, tokens, ask)
+            candidates += [row.candidate or "" for row in rows]
     return candidates
 
 

@@ -55,12 +55,13 @@ MODULE = "tools.sweep"
 
 def parse(line: str) -> tuple[str, list[str]]:
     """A line -> (name of the module, its argv). Raises UserError if the line is no search."""
-    words = shlex.split(line)
-    if words[0] == "-m" and len(words) > 1:
-        module, argv = words[1], words[2:]
-    else:
-        module, argv = words[0].removesuffix(".py").replace("/", "."), words[1:]
-    if words[0] != "-m" and not words[0].endswith(".py") or "--out" not in argv[:-1]:
+    first, *argv = shlex.split(line)
+    module = ""
+    if first == "-m" and argv:
+        module = argv.pop(0)
+    elif first.endswith(".py"):
+        module = first.removesuffix(".py").replace("/", ".")
+    if not module or "--out" not in argv[:-1]:
         raise UserError("a search is a line `SCRIPT.py FLAGS --out DIR` or `-m MODULE FLAGS --out "
                         f"DIR`, not {line!r}")
     return module, argv
@@ -104,6 +105,7 @@ def share(lines: list[str], out: Path, back: Path | None) -> None:
     back: each run is copied there when its search has ended, and what is finished there already is
     copied from there.
     """
+    back = None if back == out else back
     for line in lines:
         run = folder(line)
         if back and finished(back / run.relative_to(out)):
@@ -169,8 +171,9 @@ def slurm(lines: list[str], out: Path, jobs: int | None) -> None:
           "the tables")
     (out / "slurm").mkdir(exist_ok=True)
     at_a_time = f"%{jobs}" if jobs else ""
-    subprocess.run(["sbatch", "--wait", "--job-name", name, "--chdir", str(ROOT),
-                    "--output", str((out / "slurm").resolve() / "%A_%a.log"),
+    # The tasks start in the folder of this command, which is that of the repository.
+    subprocess.run(["sbatch", "--wait", "--job-name", name,
+                    "--output", str(out / "slurm" / "%A_%a.log"),
                     "--array", f"0-{n - 1}{at_a_time}",
                     "--wrap", f"{task} --part $SLURM_ARRAY_TASK_ID"])
 

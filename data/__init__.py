@@ -1,0 +1,1 @@
+"""Data that the default runs and the tests need, and the scripts that made it."""
