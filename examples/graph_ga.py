@@ -11,7 +11,6 @@ in the benchmark.
 from __future__ import annotations
 
 import gzip
-import itertools
 import random
 import sys
 from pathlib import Path
@@ -61,7 +60,7 @@ def first_generation(seed: int, data: Path | None) -> list[str]:
     policy = migrate.load_policy(migrate.resolve({"task": "molecule", "seed": seed}, task),
                                  str(ROOT / "tiny" / "molecule"))
     drawn = migrate.sample_candidates(policy, task, task.prompt(), 2 * POPULATION, seed)
-    return list(dict.fromkeys(itertools.chain(*drawn)))[:POPULATION]
+    return list(dict.fromkeys(smiles for smiles in drawn if smiles))[:POPULATION]
 
 
 def proposer(task: tasks.Molecule, seed: int, start) -> baseline.Propose:

@@ -4,13 +4,10 @@ from __future__ import annotations
 import atexit
 import functools
 import json
-import os
 import random
 import tempfile
 import time
 from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"      # before transformers is imported: tests use no network
 
 import torch
 import transformers

@@ -32,12 +32,6 @@ def load(task: tasks.Task, folder: Path, **settings):
     return migrate.load_policy(migrate.resolve(given, task), str(folder))
 
 
-def draw(policy, task, prompt: str, n: int, seed: int = 0) -> list[str | None]:
-    """The candidates of n samples; None for a completion that holds none."""
-    drawn = migrate.sample_candidates(policy, task, prompt, n, seed)
-    return [candidates[0] if candidates else None for candidates in drawn]
-
-
 def print_table(rows: Iterable[tuple[str, str]]) -> None:
     print("| measure | value |\n|---|---|")
     for name, value in rows:
@@ -52,7 +46,8 @@ def wordsearch(folder: Path, listed: Path | None) -> None:
     policy = load(task, folder, max_new_tokens=4)
 
     def draw_words(prompt, n, seed=0):
-        return [word if word in number else None for word in draw(policy, task, prompt, n, seed)]
+        drawn = migrate.sample_candidates(policy, task, prompt, n, seed)
+        return [word if word in number else None for word in drawn]
 
     def similarity(pairs):
         return float(np.mean([table[number[a]] @ table[number[b]] for a, b in pairs]))
@@ -87,12 +82,12 @@ def molecule(folder: Path, listed: Path | None) -> None:
 
     from domains import objectives
     task = tasks.Molecule()
-    policy = load(task, folder)
-    samples = draw(policy, task, task.prompt(), 2000)
+    draw = functools.partial(migrate.sample_candidates, load(task, folder), task)
+    samples = draw(task.prompt(), 2000, 0)
     valid = [smiles for smiles in samples if smiles]
     parents = list(dict.fromkeys(valid))[:200]
     neighbours = [(parent, smiles) for i, parent in enumerate(parents)
-                  for smiles in draw(policy, task, task.variation_prompt([parent]), 10, i)]
+                  for smiles in draw(task.variation_prompt([parent]), 10, i)]
     answers = [(parent, smiles) for parent, smiles in neighbours if smiles]
     others = [(parent, smiles) for parent, smiles in answers if parent != smiles]
 
@@ -163,9 +158,9 @@ def arc_shares(policy, task: tasks.Arc, steps: list, n_samples: int, seed: int) 
     and whether a neighbour solves it. The parent of the neighbours is the true program without its
     last operation; of a program of one operation that is the identity."""
     true_program, parent = arc_programs.text(steps), arc_programs.text(steps[:-1])
-    programs, neighbours = (
-        {program for program in draw(policy, task, prompt, n_samples, seed) if program}
-        for prompt in (task.prompt(), task.variation_prompt([parent])))
+    drawn = [migrate.sample_candidates(policy, task, prompt, n_samples, seed)
+             for prompt in (task.prompt(), task.variation_prompt([parent]))]
+    programs, neighbours = (set(filter(None, candidates)) for candidates in drawn)
     scores, neighbour_scores = (dict(task.score(list(chosen))) for chosen in (programs, neighbours))
     n_running = sum(score.valid for score in scores.values())
     return (len(programs) / n_samples, n_running / max(1, len(programs)),
