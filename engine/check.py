@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from engine.attention import NAME, inner_model, shared_cache
 from runlog.errors import UserError
@@ -33,8 +33,9 @@ def why_not(model) -> str | None:
 
     Leaves the model with its own attention.
     """
-    if not keeps_all_keys(model.config):
-        return "it has sliding-window, linear-attention or state-space layers"
+    forgets = layers_that_forget(model.config)
+    if forgets:
+        return forgets
     if not model._can_set_attn_implementation():
         return "it has an attention of its own"
     with torch.no_grad():
@@ -49,13 +50,17 @@ def why_not(model) -> str | None:
     return None if same else "its attention does more than softmax(q k) v"
 
 
-def keeps_all_keys(config) -> bool:
-    """Whether every layer's cache holds the keys and values of all tokens."""
+def layers_that_forget(config) -> str | None:
+    """Why a layer's cache does not hold the keys and values of all tokens; None if they all do."""
     try:
-        layers = DynamicCache(config=config).layers
-    except Exception:       # a model without such a cache (state space) fails in a way of its own
-        return False
-    return all(type(layer) is DynamicLayer for layer in layers)
+        kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+    except Exception:       # a model without such a cache fails in a way of its own
+        kinds = {None}
+    if kinds == {DynamicLayer}:
+        return None
+    if kinds == {DynamicLayer, DynamicSlidingWindowLayer} or kinds == {DynamicSlidingWindowLayer}:
+        return "it has layers with a sliding window"
+    return "it has state-space or linear-attention layers"
 
 
 def rescales_logits(model) -> bool:

@@ -70,7 +70,7 @@ def add_lora(model, source: str, config):
         return peft.get_peft_model(model, lora)
     except ValueError as error:
         raise UserError(f"--lora-targets {config.lora_targets} does not fit {source} (all-linear "
-                        f"fits any model): {one_line(error)}") from error
+                        f"fits most models): {one_line(error)}") from error
 
 
 def exact_sampling(model, tokenizer, source: str, config):

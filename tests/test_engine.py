@@ -1,0 +1,337 @@
+"""The fast path against the plain one, on every family of models; and docs/models.md, which says
+which path each of them takes."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import random
+
+import pytest
+import torch
+import transformers
+
+import engine
+import migrate
+from engine import attention, logprobs, memory, plan
+from runlog.errors import UserError
+from runlog.folder import Run
+from runlog.settings import RunOptions
+from tasks import WordSearch
+from tests.support import (
+    HERE,
+    KINDS,
+    Letters,
+    completions_for,
+    config_for,
+    folder_of,
+    load,
+    move_lora,
+    naive_logprobs,
+    scored,
+    sharpen,
+)
+
+# ----------------------------------------------------------------------------- families of models
+
+SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+             eos_token_id=1, bos_token_id=0, pad_token_id=0)
+WIDE = dict(head_dim=8)
+
+
+def config_of(name: str, **settings):
+    return getattr(transformers, name + "Config")(**settings)
+
+
+# family: (a small configuration, models of it)
+FAMILIES = {
+    "Llama 2, 3": (config_of("Llama", **SHAPE), "Llama, SmolLM2, Vicuna"),
+    "Qwen 2.5": (config_of("Qwen2", **SHAPE), "Qwen2.5-Instruct"),
+    "Qwen 3": (config_of("Qwen3", **SHAPE, **WIDE), "Qwen3-4B-Instruct-2507"),
+    "Mistral": (config_of("Mistral", **SHAPE, sliding_window=None), "Mistral 7B v0.2 and later"),
+    "Mistral with a window": (config_of("Mistral", **SHAPE, sliding_window=16), "Mistral 7B v0.1"),
+    "Gemma": (config_of("Gemma", **SHAPE, **WIDE), "gemma-2b"),
+    "Gemma 2": (config_of("Gemma2", **SHAPE, **WIDE, sliding_window=16), "gemma-2-2b"),
+    "Gemma 3": (config_of("Gemma3Text", **SHAPE, **WIDE, sliding_window=16), "gemma-3-1b"),
+    "Phi 3": (config_of("Phi3", **SHAPE, sliding_window=None), "Phi-3.5-mini, Phi-4-mini"),
+    "SmolLM3": (config_of("SmolLM3", **SHAPE), "SmolLM3-3B"),
+    "OLMo 2": (config_of("Olmo2", **SHAPE), "OLMo-2-1B"),
+    "Granite": (config_of("Granite", **SHAPE, logits_scaling=4.0), "granite-3.3-2b"),
+    "GPT-2": (config_of("GPT2", vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=256,
+                        eos_token_id=1, bos_token_id=0), "gpt2, distilgpt2"),
+    "GPT-NeoX": (config_of("GPTNeoX", **{**SHAPE, "num_key_value_heads": 4}), "Pythia"),
+    "Mamba": (config_of("Mamba", vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4,
+                        eos_token_id=1, pad_token_id=0), "mamba-130m"),
+    "Qwen 3.5": (config_of("Qwen3_5Text", **SHAPE, **WIDE, layer_types=[
+        "linear_attention", "full_attention"], linear_num_key_heads=2, linear_num_value_heads=2,
+        linear_key_head_dim=8, linear_value_head_dim=8), "Qwen3.5"),
+}
+
+
+@functools.cache
+def tokenizer():
+    return transformers.AutoTokenizer.from_pretrained(folder_of("qwen2"))
+
+
+def model_of(family: str):
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(
+        FAMILIES[family][0], dtype=torch.float32, attn_implementation=None)
+    model.generation_config = transformers.GenerationConfig(eos_token_id=1, pad_token_id=0)
+    sharpen(model)
+    return model
+
+
+def targets_of(family: str) -> str:
+    """What --lora-targets has to be: the default where it fits."""
+    if family == "Mamba":
+        return "in_proj,x_proj"         # peft refuses out_proj, which all-linear would include
+    names = {name.split(".")[-1] for name, _ in model_of(family).named_modules()}
+    return migrate.Config.lora_targets if {"q_proj", "v_proj"} <= names else "all-linear"
+
+
+def policy_of(family: str, path: str):
+    config = config_for("unused", lora_targets=targets_of(family), max_new_tokens=6)
+    policy = migrate.load_policy(config, family, RunOptions(engine=path),
+                                 loaded=(model_of(family), tokenizer()))
+    move_lora(policy)
+    return policy
+
+
+def random_ids(n: int, seed: int) -> list[int]:
+    return [random.Random(seed * 1000 + i).randrange(2, 64) for i in range(n)]
+
+
+PROMPTS = [(random_ids(9, 1), 3), (random_ids(4, 2), 2)]
+COMPLETIONS = [random_ids(5, 3), random_ids(1, 4), [*random_ids(2, 5), 1]]
+
+
+@functools.cache
+def reason(family: str) -> str:
+    """Why a family takes the plain path; "" if it takes the fast one."""
+    model = model_of(family)
+    engine.freeze(model)
+    return engine.why_not(model) or ""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_paths_give_the_same_samples_log_probabilities_and_gradients(family):
+    """On every family that the fast path serves. Where it does not, the plain path is compared with
+    one unpadded row at a time. Catches: a model whose attention does more than the fast path knows
+    (sinks, soft caps, windows), padding that a family does not hide."""
+    plain = policy_of(family, "plain")
+    weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
+    expected = scored(plain, PROMPTS[0][0], COMPLETIONS, weight)
+    rows = [scored(plain, PROMPTS[0][0], [c])[0][0] for c in COMPLETIONS]
+    for i, row in enumerate(rows):
+        torch.testing.assert_close(expected[0][i, :len(row)], row, rtol=1e-5, atol=1e-5)
+    drawn = migrate.sample(plain, PROMPTS, seed=3)
+    assert [len(completions) for completions in drawn] == [3, 2]
+    if reason(family):
+        with pytest.raises(UserError, match="--engine shared cannot serve"):
+            policy_of(family, "shared")
+        return
+    shared = policy_of(family, "shared")
+    assert not shared.slow_because and plain.slow_because == "--engine plain"
+    assert migrate.sample(shared, PROMPTS, seed=3) == drawn
+    ours = scored(shared, PROMPTS[0][0], COMPLETIONS, weight)
+    for a, b in zip(ours[:3], expected[:3]):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    for name, gradient in expected[3].items():
+        error = (ours[3][name] - gradient).abs().max()
+        assert error < 1e-5 * max(1.0, gradient.abs().max()), name
+
+
+def models_page() -> str:
+    """docs/models.md."""
+    lines = ["# Which models run, and on which path", "",
+             "Any causal language model of transformers runs. Where a model allows it, the fast "
+             "path (`engine/`)", "computes the prompt once for all rows of a group. Else the plain "
+             "functions of `migrate.py` do the work.", "They are slower and give the same results. "
+             "A run says which path it takes, and why, before it starts.", "",
+             "`tests/test_engine.py` builds a small model of each family with random weights, "
+             "compares both paths,", "and makes this table. (`MAKE_DOCS=1 python -m pytest -q "
+             "tests/test_engine.py` writes it anew.)", "",
+             "| family | for example | path | `--lora-targets` |", "|---|---|---|---|"]
+    for family, (_, examples) in FAMILIES.items():
+        why = reason(family)
+        path = f"plain: {why}" if why else "fast"
+        targets = targets_of(family)
+        if targets == migrate.Config.lora_targets:
+            targets = "the default"
+        lines.append(f"| {family} | {examples} | {path} | {targets} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_of_families_is_true():
+    """Catches: a page that promises a path that a model does not take any more."""
+    page = HERE / "docs" / "models.md"
+    if os.environ.get("MAKE_DOCS"):
+        page.write_text(models_page())
+    assert page.read_text() == models_page()
+
+
+def test_the_plain_path_serves_what_the_fast_one_cannot_in_a_whole_search(tmp_path):
+    """Windows and state space models are slower, never refused."""
+    for family in ("Gemma 3", "Mamba"):
+        config = migrate.resolve(dict(steps=2, lora_targets=targets_of(family), model="x",
+                                      preset="paper", max_new_tokens=3), WordSearch())
+        model = transformers.AutoModelForCausalLM.from_config(config_for_words(family))
+        sharpen(model)
+        policy = migrate.load_policy(config, family, RunOptions(), loaded=(model, tokenizer()))
+        said = []
+        run = Run(tmp_path / family, {}, False)
+        run.say = said.append
+
+        class Letter(Letters):
+            def parse(self, completion):
+                return [completion[:3]] if completion.strip() else []
+        summary = migrate.search(config, migrate.METHODS["migrate"], Letter(), policy, run)
+        assert summary["proposals"] == 20 and summary["evaluations"] > 3
+        assert "the plain path, which is slower" in said[0]
+
+
+def config_for_words(family: str):
+    config = type(FAMILIES[family][0]).from_dict(FAMILIES[family][0].to_dict())
+    config.vocab_size, config.max_position_embeddings = len(tokenizer()), 2048
+    return config
+
+
+# ------------------------------------------------------------------------- details of the fast path
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_offloading_and_small_chunks_change_nothing(kind, monkeypatch):
+    """With the prompt's activations moved and the logits in several chunks. Catches: a chunk left
+    out, gradients that do not come back from the CPU."""
+    policy = load(folder_of(kind), temperature=0.7)
+    assert not policy.slow_because
+    prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
+    completions = completions_for(policy)
+    weight = torch.randn(4, 9, generator=torch.Generator().manual_seed(2))
+    expected = scored(policy, prompt_ids, completions, weight)
+    for size, offload, chunk in ((4, True, 2**24), (2, False, 2**10), (1, True, 1)):
+        monkeypatch.setattr(logprobs, "CHUNK", chunk)
+        policy.micro_batch, policy.offload = size, offload
+        ours = scored(policy, prompt_ids, completions, weight)
+        for a, b in zip(ours[:3], expected[:3]):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        for name, gradient in expected[3].items():
+            error = (ours[3][name] - gradient).abs().max()
+            assert error < 1e-5 * max(1.0, gradient.abs().max()), (name, size, offload)
+
+
+def test_the_memory_of_an_update_is_measured_and_decides_the_micro_batches(monkeypatch):
+    """The bytes that a backward pass needs, counted without keeping them, against a count of what
+    really is kept."""
+    policy = load(folder_of("llama3"))
+    model = policy.model
+    prompt_ids, rows = migrate.encode_prompt(policy, WordSearch().prompt()), [[5] * 40] * 3
+
+    def score():
+        return logprobs.completion_pass(model, logprobs.prompt_pass(model, prompt_ids), rows, 1.0)
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x),
+                                                  lambda x: x):
+        alive = score()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept.values()}
+    expected = sum(n for pointer, n in storages.items() if pointer not in weights)
+    measured, _ = memory.activations(model, score)
+    assert alive and measured == pytest.approx(expected, rel=0.02)
+
+    plans = []
+    for free in (2**40, 2**22, 2**20):
+        monkeypatch.setattr(plan, "free_memory", lambda model, free=free: free)
+        plans.append(plan.plan_shared(model, prompt_ids, 10, 40, 1.0)[0])
+    assert plans[0] == 10 > plans[1] > plans[2] == 1
+    assert plan.plan_shared(model, prompt_ids, 10, 40, 1.0, size=4)[0] == 4     # the user's choice
+
+
+def test_the_plain_path_is_cut_to_fit_as_well(monkeypatch):
+    """Catches: a plan that forgets that the plain path keeps the prompt once for each row."""
+    policy, rows = load(folder_of("llama3"), "plain"), []
+    config = config_for(folder_of("llama3"), max_new_tokens=40)
+    monkeypatch.setattr(plan, "free_memory", lambda model: 2**23)
+    for P in (30, 300, 1500):
+        policy.micro_batch = 0
+        line = engine.fit_into_memory(policy, [7] * P, config, migrate.token_logprobs)
+        rows.append(policy.micro_batch)
+        assert f"of {policy.micro_batch}" in line
+    assert rows[0] == 10 > rows[1] > rows[2] >= 1
+
+
+def test_weights_are_the_same_tensors_after_a_draw():
+    """Catches: LoRA merged and unmerged by adding and subtracting, which drifts (a resumed run
+    would differ in its last bits); a draw that fails and leaves the merged weights; LoRA rounded
+    into 4-bit weights."""
+    for kind, quantize in (("qwen2", "none"), ("gpt2", "none"), ("llama3", "4bit")):
+        policy = load(folder_of(kind), quantize=quantize)
+        before = {name: (p.data_ptr(), p.clone()) for name, p in policy.model.named_parameters()}
+        prompt_ids = migrate.encode_prompt(policy, "x")
+        scores = scored(policy, prompt_ids, [[5, 6, 7]])[0]
+        migrate.sample(policy, [(prompt_ids, 3)], seed=0)
+        broken = dataclasses.replace(policy)
+        broken.generation = None
+        with pytest.raises(AttributeError):
+            migrate.sample(broken, [(prompt_ids, 3)], seed=0)
+        for name, p in policy.model.named_parameters():
+            assert p.data_ptr() == before[name][0] and torch.equal(p, before[name][1]), name
+        assert torch.equal(scored(policy, prompt_ids, [[5, 6, 7]])[0], scores)
+
+
+def test_a_draw_with_lora_switched_off_is_one_from_the_base():
+    """Catches: merged weights that forget that the adapter is disabled."""
+    policy, fresh = load(folder_of("qwen2")), load(folder_of("qwen2"))
+    for name, p in fresh.lora.items():
+        if "lora_B" in name:
+            p.data.zero_()
+    prompts = [(migrate.encode_prompt(policy, "x"), 50)]
+    with policy.model.disable_adapter():
+        base = migrate.sample(policy, prompts, seed=1)
+    assert base == migrate.sample(fresh, prompts, seed=1) != migrate.sample(policy, prompts, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["llama3", "tiny"])
+def test_4bit_weights_train_after_sampling_and_equal_their_dequantised_twin(kind):
+    """Real NF4 weights with double quantisation. Catches: LoRA gradients that vanish once an
+    evaluation-mode forward has repacked the weights, and a quantised forward that differs from the
+    same computation on the dequantised weights (tolerance 2e-3 in log-probability, 2% in gradient:
+    bitsandbytes multiplies in its own precision)."""
+    import bitsandbytes as bnb
+    policy = load(folder_of(kind), quantize="4bit")
+    prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
+    migrate.sample(policy, [(prompt_ids, 4)], seed=0)
+    completions = completions_for(policy)
+    policy.micro_batch, policy.offload = 2, True
+    ours, _, mask, _ = scored(policy, prompt_ids, completions, torch.ones(4, 9))
+    layers = {name: module for name, module in policy.model.named_modules()
+              if isinstance(module, bnb.nn.Linear4bit)}
+    states = [m.weight.quant_state for m in layers.values()]
+    assert states and all(s.nested and s.quant_type == "nf4" for s in states)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.lora.values())
+
+    twin = load(folder_of(kind))
+    with torch.no_grad():
+        for name, module in twin.model.named_modules():
+            if name in layers:
+                weight = layers[name].weight
+                module.weight.copy_(bnb.functional.dequantize_4bit(weight.data, weight.quant_state))
+    expected, _, mask = naive_logprobs(twin.model, prompt_ids, completions)
+    (expected * mask).sum().backward()
+    assert (ours * mask - expected * mask).abs().max() < 2e-3
+    for (name, p), q in zip(policy.lora.items(), twin.lora.values()):
+        assert (p.grad - q.grad).norm() < 0.02 * q.grad.norm() + 1e-6, name
+
+
+def test_an_attention_that_the_fast_path_does_not_know_is_noticed():
+    """gpt-oss adds a learned sink to every softmax. Nothing in its configuration says so: the check
+    by trial has to find it."""
+    config = config_of("GptOss", **SHAPE, **WIDE, num_local_experts=2, num_experts_per_tok=1,
+                       layer_types=["full_attention"] * 2)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for layer in model.model.layers:
+        torch.nn.init.constant_(layer.self_attn.sinks, 3.0)
+    own = model.config._attn_implementation
+    assert engine.why_not(model) and model.config._attn_implementation == own != attention.NAME
