@@ -1,0 +1,62 @@
+"""Tests of tools.bench: that it measures what it says it measures."""
+# It keeps transformers offline, and has to be imported before it.
+from tests.support import move_lora, same_weights
+
+# isort: split
+import pytest
+import torch
+
+from runlog.errors import UserError
+from tools import bench
+
+TINY = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2)
+
+
+def changes(side, completions) -> torch.Tensor:
+    """How far one update moves the LoRA weights, as one vector."""
+    before = torch.cat([p.detach().flatten() for p in side.policy.lora.values()])
+    side.update(completions)
+    after = torch.cat([p.detach().flatten() for p in side.policy.lora.values()])
+    return after - before
+
+
+def test_both_sides_of_the_comparison_do_the_same_work(tmp_path):
+    """Catches: the fast path compared with itself; sides that draw other completions, or fewer
+    tokens than they should; an update of one side that is another one, or is skipped."""
+    P, G, C = 20, 4, 6
+    bench.build(str(tmp_path), **TINY)
+    config = bench.config_for(G, C)
+    ours, plain = (bench.Side(bench.policy_from(str(tmp_path), config, engine), config, P)
+                   for engine in ("auto", "plain"))
+    assert not ours.policy.slow_because and plain.policy.slow_because
+    assert same_weights(ours.policy.lora, plain.policy.lora)
+    for side in (ours, plain):          # fresh LoRA weights hide half of the gradients
+        move_lora(side.policy)
+
+    completions = ours.sample()
+    assert plain.sample() == completions
+    assert [len(c) for c in completions] == [C] * G
+    assert ours.sample() != completions, "each turn draws anew"
+
+    of_ours, of_plain = changes(ours, completions), changes(plain, completions)
+    assert of_ours.norm() > 0
+    assert (of_ours - of_plain).norm() < 0.02 * of_ours.norm()
+    for name, p in ours.policy.lora.items():
+        expected = plain.policy.lora[name].grad
+        assert (p.grad - expected).abs().max() <= 1e-4 * expected.abs().max(), name
+
+
+def test_the_benchmark_builds_4bit_llamas_layer_by_layer(capsys):
+    """The GPU benchmark on a tiny shape: NF4 weights under every linear layer but the head, sampled
+    from and trained."""
+    bench.gpu("toy", 16, 3, 4, 4)
+    out = capsys.readouterr().out
+    assert "micro-batch" in out and "toy (16, 3, 4) r=4: sampling" in out
+
+
+@pytest.mark.parametrize("argv", [["compare", "40", "10"], ["gpu"], ["gpu", "70b"], ["sandbocks"]])
+def test_a_command_that_is_not_there_is_answered_with_the_usage(argv, monkeypatch):
+    """Catches: a mistyped command that ends in a traceback, or measures something else."""
+    monkeypatch.setattr(bench, "quiet", lambda: None)       # it would last for the other tests
+    with pytest.raises(UserError, match="usage"):
+        bench.main(argv)

@@ -1,0 +1,345 @@
+"""What is not in the paper: methods/."""
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import migrate
+from methods import ablations, discover, evo, novelty
+from migrate import METHODS, Archive, Ask, Row
+from runlog.errors import UserError
+from runlog.folder import Run
+from runlog.ledger import Evaluation, read_evaluations
+from runlog.settings import build_method, load_method
+from tests.support import (
+    Disordered,
+    Letters,
+    config_for,
+    folder_of,
+    run_search,
+    same_weights,
+)
+
+# ------------------------------------------------------------------------ names on the command line
+
+
+def test_methods_and_modifiers_are_found_by_name_and_in_files(tmp_path):
+    """Catches: a modifier taken for a method, a preset's settings of a modifier that get lost."""
+    task = Letters()
+    task.presets = {**task.presets, "careful": dict(method="ns+novelty", novelty={"patience": 5})}
+    config = migrate.resolve({"preset": "careful"}, task)
+    method, used = build_method(config, task, {"max_draws": 7}, METHODS)
+    assert config.method == "ns+novelty" and not method.trains
+    assert used == {"novelty": {"max_draws": 7, "pull_only": False, "patience": 5}}
+
+    (tmp_path / "fork.py").write_text(
+        "import dataclasses, migrate\n"
+        "mine = dataclasses.replace(migrate.METHODS['migrate'], trains=False)\n"
+        "def twice(method):\n"
+        "    return dataclasses.replace(method, counts=lambda G, mix: (2 * G, 0, 0))\n")
+    name = f"{tmp_path}/fork.py:mine"
+    assert load_method(name, METHODS)[0].trains is False
+    row, modifiers = load_method(f"migrate+{tmp_path}/fork.py:twice", METHODS)
+    assert modifiers[f"{tmp_path}/fork.py:twice"](row).counts(5, (1, 2, 2)) == (10, 0, 0)
+
+    for wrong, says in (("novelty", "one method comes first"), ("migrate+ns", "one method comes"),
+                        ("migrate+magic", "unknown method 'magic'"),
+                        (f"{tmp_path}/fork.py:nothing", "defines no nothing")):
+        with pytest.raises(UserError, match=says):
+            load_method(wrong, METHODS)
+
+
+def test_a_preset_that_sets_what_is_no_setting_is_refused():
+    task = Letters()
+    task.presets = {"odd": dict(learning_rate=1.0), "lost": dict(novelty={"patience": 5})}
+    for preset in task.presets:
+        with pytest.raises(UserError, match="sets what is no setting"):
+            migrate.resolve({"preset": preset}, task)
+
+
+# ------------------------------------------------------------------------------------------ novelty
+
+def rows_of(*specs) -> list[Row]:
+    """Rows from (origin, score, new), each with a token of its own."""
+    return [Row(origin, [], [token], f"c{token}", score=score, valid=True, new=new)
+            for token, (origin, score, new) in enumerate(specs, 5)]
+
+
+def worth_of(method, rows):
+    worth, in_loss = method.advantages(rows, torch.tensor([row.score for row in rows]))
+    return worth.tolist(), in_loss.tolist()
+
+
+def test_with_pull_only_neighbours_below_the_mean_leave_the_loss_and_no_others():
+    rows = rows_of(("on-policy", 0.1, True), ("neighbor", 0.1, True), ("neighbor", 0.9, True),
+                   ("greedy", 0.1, False), ("neighbor", 0.8, True))
+    for pull_only in (True, False):
+        method = novelty.Novelty(pull_only=pull_only)(METHODS["migrate"])
+        worth, in_loss = worth_of(method, rows)
+        assert worth == pytest.approx([-0.3, -0.3, 0.5, -0.3, 0.4])     # in the mean, either way
+        assert in_loss == [True, not pull_only, True, True, True]
+
+
+def test_a_repeat_is_worth_nothing_and_a_replay_keeps_its_score():
+    """To the update only: the archive and the log keep the scores."""
+    rows = rows_of(("on-policy", 0.9, False), ("neighbor", 0.6, True), ("greedy", 0.9, False))
+    worth, _ = worth_of(novelty.Novelty()(METHODS["migrate"]), rows)
+    assert worth == pytest.approx([-0.5, 0.1, 0.4])
+    assert worth_of(METHODS["migrate"], rows)[0] == pytest.approx([0.1, -0.2, 0.1])
+    assert [row.score for row in rows] == [0.9, 0.6, 0.9]
+
+
+def test_unseen_candidates_are_kept_first_and_every_draw_counts(tmp_path):
+    plain = run_search(tmp_path / "plain", steps=15)[0]
+    novel = run_search(tmp_path / "novel", method="migrate+novelty", max_draws=4, steps=15)[0]
+    assert novel["evaluations"] > plain["evaluations"]
+    assert novel["proposals"] > plain["proposals"] == 15 * 8
+    # redrawn repeats are proposals, too: every one is new, a repeat or unreadable
+    rest = novel["proposals"] - novel["evaluations"] - novel["repeats"]
+    assert 0 <= rest <= novel["invalid"]
+
+
+def test_a_group_is_filled_with_the_earliest_repeats_when_nothing_new_comes():
+    """Catches: a group that shrinks, and an empty row (a candidate that did not come) in it."""
+    turns = []
+
+    def draw(policy, task, asks, archive, key, turn=0):
+        turns.append([(ask.origin, ask.n) for ask in asks])
+        drawn = [Row(asks[0].origin, [], [turn], c) for c in ("old", "new", "old")]
+        return [*drawn, Row(asks[0].origin, [], [], None, kept=False)][:asks[0].n]
+    method = novelty.Novelty(max_draws=3)(migrate.Method(None, None, True, draw=draw))
+    archive = Archive(old=None)
+    rows = method.draw(None, None, [Ask([1], 4, "on-policy", [])], archive, (0, 1))
+    assert turns == [[("on-policy", 4)], [("on-policy", 3)], [("on-policy", 3)]]
+    assert len(rows) == 10
+    assert [i for i, row in enumerate(rows) if row.kept] == [0, 1, 2, 4]    # 3 is an empty row
+
+
+def test_a_search_that_finds_nothing_better_starts_afresh_and_resumes_exactly(
+        tmp_path, monkeypatch):
+    """The weights are the first ones again, parents and replays come from the new start alone, and
+    nothing is paid twice."""
+    states, save = [], Run.save_checkpoint
+
+    def record(self, state, optimizer, lora, **how):
+        weights = {name: p.detach().clone() for name, p in lora.items()}
+        states.append((dict(state), len(optimizer.state), weights))
+        return save(self, state, optimizer, lora, **how)
+    monkeypatch.setattr(Run, "save_checkpoint", record)
+    replayed, replay = [], migrate.replay
+
+    def recorded_replay(policy, task, archive, *rest):
+        replayed.append(min((e.index for e in archive.values()), default=0))
+        return replay(policy, task, archive, *rest)
+    monkeypatch.setattr(migrate, "replay", recorded_replay)
+    given = dict(method="migrate+novelty", max_draws=1, patience=10, steps=24, lr=5e-2)
+    first = migrate.load_policy(migrate.resolve(given, Letters()), str(folder_of("tiny"))).lora
+    whole = run_search(tmp_path / "whole", **given)
+
+    starts = [state["start"] for state, _, _ in states]
+    restarts = [i for i in range(1, len(starts)) if starts[i] != starts[i - 1]]
+    assert len(restarts) >= 2
+    for i in restarts:
+        assert states[i][1] == 0 and same_weights(states[i][2], first)
+    assert not same_weights(whole[3], first)
+    assert len({e["candidate"] for e in whole[1]}) == len(whole[1]) == len(Letters.calls)
+    start, step, until = starts[restarts[0]], states[restarts[0]][0]["step"], \
+        states[restarts[1]][0]["step"]
+    index = {e["candidate"]: e["index"] for e in whole[1]}
+    before = {p for e in whole[1] if e["step"] <= step for p in e["parents"]}
+    after = {p for e in whole[1] if step < e["step"] <= until for p in e["parents"]}
+    assert after and all(index[p] >= start for p in after)
+    assert all(index[p] < start for p in before)
+    assert replayed[:step] == [0] * step
+    assert min(replayed[step + 1:until]) >= start           # the first step has none yet
+
+    task = Disordered()
+    task.die_after = start + 12
+    with pytest.raises(KeyboardInterrupt):
+        run_search(tmp_path / "killed", task, **given)
+    resumed = run_search(tmp_path / "killed", Disordered(), **given, resume=True)
+    assert whole[1] == sorted(resumed[1], key=lambda e: e["index"])
+    assert same_weights(whole[3], resumed[3])
+
+
+# ------------------------------------------------------------------------------------------ islands
+
+def archive_of(scores, steps) -> Archive:
+    archive = Archive()
+    archive.add([Evaluation(i, step, i, "on-policy", [], f"c{i}", score, True, [i])
+                 for i, (score, step) in enumerate(zip(scores, steps))])
+    return archive
+
+
+@settings(max_examples=60)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 130), st.integers(0, 9))
+def test_islands(scores, step, seed):
+    """Each candidate is born on one island. Every 40 steps the best 5% of each, at least one, reach
+    both neighbours."""
+    steps = sorted(random.Random(seed).randrange(step) for _ in scores)
+    archive = archive_of(scores, steps)
+    members = evo.islands(archive, step)
+    born = [set() for _ in range(4)]
+    for e in archive.values():
+        home = e.index if e.step == 0 else e.step
+        born[home % 4].add(e.candidate)
+    names = [{e.candidate for e in island} for island in members]
+    assert set().union(*names) == set(archive)
+    assert all(b <= n for b, n in zip(born, names))
+    if step <= 40:
+        assert born == names
+    if 40 < step <= 80 and not any(s >= 40 for s in steps):
+        for i in range(4):
+            ranked = sorted((archive[c] for c in born[i]), key=lambda e: (-e.score, e.index))
+            sent = {e.candidate for e in ranked[:max(1, len(ranked) // 20)]}
+            assert sent <= names[(i - 1) % 4] and sent <= names[(i + 1) % 4]
+    [parent] = evo.island_parent(archive, step, 3, random.Random(seed))
+    assert parent in members[step % 4] or not members[step % 4]
+
+
+def test_islands_prefer_the_elite_four_times_in_five():
+    # all on island 0; the elite is c3..c7
+    archive = archive_of([0.1 * i for i in range(1, 9)], steps=[4] * 8)
+    drawn = [evo.island_parent(archive, 8, 3, random.Random(i))[0].candidate for i in range(2000)]
+    outside = sum(c in ("c0", "c1", "c2") for c in drawn)
+    assert set(drawn) == set(archive) and 320 < outside < 480
+
+
+# ----------------------------------------------------------------------------------------- discover
+
+def test_entropic_advantages_by_hand():
+    """One best of four: softmax puts q on it, KL = ln 4 + q ln q + (1-q) ln((1-q)/3) = ln 2 at
+    q = 0.8107, so that exp(eta) = 3 q / (1-q) = 12.85. A = 12.85 / 1 - 1 for the best and
+    1 / ((12.85 + 2) / 3) - 1 for the others."""
+    scores = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    assert discover.entropic_eta(scores) == pytest.approx(math.log(12.85), abs=1e-3)
+    worth, in_loss = discover.entropic_advantages([None] * 4, scores)
+    assert worth.tolist() == pytest.approx([-0.798, 11.85, -0.798, -0.798], abs=2e-3)
+    assert in_loss.all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=16))
+def test_entropic_advantages_are_finite_and_in_the_order_of_the_scores(ranks):
+    scores = torch.tensor(ranks) / 50
+    advantages, _ = discover.entropic_advantages(ranks, scores)
+    eta = discover.entropic_eta(scores)
+    assert advantages.isfinite().all() and (advantages[scores.argsort()].diff() >= -1e-6).all()
+    reachable = math.log(len(ranks) / ranks.count(max(ranks)))
+    if reachable == 0:
+        assert advantages.tolist() == [0.0] * len(ranks)
+        return
+    target = min(math.log(2), 0.9 * reachable)
+    assert discover.softmax_kl(eta, scores) == pytest.approx(target, abs=1e-6)
+    scaled, _ = discover.entropic_advantages(ranks, scores / 7)         # whatever the scale
+    assert torch.allclose(scaled, advantages, rtol=1e-3)
+
+
+def evaluation(index, step, candidate, score, parent=None) -> Evaluation:
+    origin = "neighbor" if parent else "warm-start"
+    parents = [parent] if parent else []
+    return Evaluation(index, step, 0, origin, parents, candidate, score, True, [1])
+
+
+def test_puct_by_hand():
+    """A small tree: a, of score 0.2, was the parent of b (0.5) and c (0.42) in step 1. Priors are
+    1/6, 3/6 and 2/6.
+
+    Steps 2 and 3 leave no child. That both were b's must be seen from the tree:
+    step 2: a 0.5 + 0.3 sqrt(2)/6/2 = 0.535   b 0.5 + 0.3 sqrt(2)/2 = 0.712     c 0.561
+    step 3: a 0.5 + 0.3 sqrt(3)/6/3 = 0.529   b 0.5 + 0.3 sqrt(3)/2/2 = 0.630   c 0.593
+    step 4: a 0.5 + 0.3 sqrt(4)/6/4 = 0.525   b 0.5 + 0.3 sqrt(4)/2/3 = 0.600   c 0.620
+    """
+    values = discover.puct([0.2, 0.5, 0.42], [0.5, None, None], [1, 0, 0], 1)
+    assert values == pytest.approx([0.5354, 0.7121, 0.5614], abs=1e-4)
+    archive = Archive()
+
+    def parent(step):
+        return [e.candidate for e in discover.puct_parent(archive, step, 3, None)]
+    assert parent(1) == []
+    archive.add([evaluation(0, 0, "a", 0.2)])
+    assert parent(1) == ["a"]
+    archive.add([evaluation(1, 1, "b", 0.5, "a"), evaluation(2, 1, "c", 0.42, "a")])
+    assert [parent(step) for step in (2, 3, 4)] == [["b"], ["b"], ["c"]]
+    # every visit of b is one of a, which has the same Q and a third of the prior: never a
+    archive["c"].score = 0.21
+    assert all(parent(step) == ["b"] for step in range(2, 9))
+
+
+def test_puct_reads_its_tree_off_the_archive(tmp_path):
+    """Catches a choice that depends on anything but the archive, after which a resumed run would be
+    another one."""
+    run_search(tmp_path / "r", method="discover", steps=12)
+    ledger = read_evaluations(tmp_path / "r")
+    chosen = {e.step: e.parents[0] for e in ledger if e.parents}
+    assert len(set(chosen.values())) > 2
+    for step, parent in chosen.items():
+        archive = Archive()
+        archive.add([e for e in ledger if e.step < step][::-1])
+        assert discover.puct_parent(archive, step, 1, None)[0].candidate == parent
+
+
+# ---------------------------------------------------------------------------------------- ablations
+
+def test_training_under_the_own_prompt_differs_in_the_prompt_alone():
+    """Without neighbours the rows give the very update of migrate.py. With them it is the gradient
+    of - 1/G sum_i A_i mean_t log pi(o_it | own prompt), computed here row by row, unpadded."""
+    folder, A = str(folder_of("llama3")), torch.tensor([-0.4, 0.0, 0.4])
+    config = config_for(folder, inner_iterations=1)
+    own = [[4, 7, 9, 11, 5], [8, 8], [9, 8, 7]]
+    rows = [Row("on-policy", [], tokens, "x", prompt) for prompt, tokens in
+            zip(own, ([5, 6], [7, 1, 4], [8]))]
+
+    def flat(policy):
+        return torch.cat([p.detach().flatten() for p in policy.lora.values()])
+
+    def change(update):
+        policy = migrate.load_policy(config, folder)
+        before, optimizer = flat(policy), torch.optim.SGD(policy.lora.values(), lr=1.0)
+        update(policy, optimizer, rows, [9, 8, 7], A, torch.ones(3, dtype=torch.bool), config)
+        return flat(policy) - before
+    expected = change(migrate.update)
+    assert torch.allclose(change(ablations.own_prompt_update), expected, atol=1e-6)
+    for row in rows[:2]:
+        row.origin = "neighbor"
+    assert torch.equal(change(migrate.update), expected)
+
+    policy = migrate.load_policy(config, folder)
+    for row, prompt, advantage in zip(rows, own, A):
+        log_probs = policy.model(torch.tensor([prompt + row.tokens])).logits[0].log_softmax(-1)
+        positions = range(len(prompt) - 1, len(prompt) - 1 + len(row.tokens))
+        (-advantage / 3 * log_probs[positions, row.tokens].mean()).backward()
+    by_row = -torch.cat([p.grad.flatten() for p in policy.lora.values()])
+    ours = change(ablations.own_prompt_update)
+    assert torch.cosine_similarity(ours, by_row, dim=0) > 0.9999
+    assert torch.cosine_similarity(ours, expected, dim=0) < 0.9999
+
+
+def test_advantages_by_the_standard_deviation_by_hand():
+    method = ablations.std(METHODS["migrate"])
+    worth, _ = method.advantages([None] * 3, torch.tensor([0.0, 0.2, 0.4]))
+    assert worth.tolist() == pytest.approx([-1, 0, 1])
+    assert not method.advantages([None] * 2, torch.tensor([0.3, 0.3]))[0].any()     # and no NaN
+
+
+def test_neighbours_of_the_base_are_not_those_of_the_policy(tmp_path):
+    """At the first step LoRA does nothing, and both are the same; later they are not."""
+    given = dict(steps=6, lr=5e-2)
+    plain = run_search(tmp_path / "plain", **given)[1]
+    base = run_search(tmp_path / "base", method="migrate+base-neighbors", **given)[1]
+
+    def neighbors(evaluations, steps):
+        return [e["candidate"] for e in evaluations
+                if e["origin"] == "neighbor" and e["step"] in steps]
+    assert neighbors(base, range(2, 7)) != neighbors(plain, range(2, 7))
+    assert {e["origin"] for e in base} == {"warm-start", "on-policy", "neighbor"}
+
+
+def test_without_the_update_nothing_is_trained(tmp_path):
+    lora = run_search(tmp_path / "r", method="migrate+no-update", steps=3)[3]
+    assert all(p.abs().sum() == 0 for name, p in lora.items() if "lora_B" in name)

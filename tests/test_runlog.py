@@ -1,0 +1,226 @@
+"""One run on disk and on the screen: the folder, its ledgers, the bar, flags."""
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import migrate
+from runlog import errors, flags, folder, plugins, slow
+from runlog.bar import ProgressBar
+from runlog.folder import Run
+from runlog.ledger import Evaluation, best_first, read_evaluations, read_jsonl
+from runlog.metrics import differences
+from runlog.settings import RunOptions
+from tasks import WordSearch
+from tests.support import HERE, Letters, read_json, run_search
+
+
+def evaluation(index, score=0.5, step=1, candidate=None, valid=True) -> Evaluation:
+    return Evaluation(index, step, index, "on-policy", [], candidate or f"c{index}", score, valid)
+
+
+# ---------------------------------------------------------------------------------- ledger
+
+@given(st.lists(st.dictionaries(st.text(max_size=3), st.integers(), max_size=2), max_size=6),
+       st.integers(0, 80))
+def test_a_torn_ledger_is_read_to_its_last_whole_line_and_repaired(tmp_path_factory, lines, cut):
+    """Reading alone never writes: the run may be going on. Catches: a report that truncates the
+    file under a running search."""
+    path = tmp_path_factory.mktemp("ledger") / "evals.jsonl"
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()[:cut]
+    path.write_bytes(data)
+    whole = lines[:data.count(b"\n")]
+    assert read_jsonl(path) == whole and path.read_bytes() == data
+    assert read_jsonl(path, repair=True) == whole == read_jsonl(path)
+    assert path.read_bytes() == data[:data.rfind(b"\n") + 1]
+
+
+def test_the_best_come_first_and_the_older_of_equals():
+    ledger = [evaluation(0, 0.1), evaluation(1, 0.9, valid=False), evaluation(3, 0.7),
+              evaluation(2, 0.7)]
+    assert [e.index for e in best_first(ledger)] == [2, 3, 0]
+    assert best_first(ledger, 1) == [ledger[3]] and best_first([]) == []
+
+
+def test_an_index_is_never_given_twice_even_past_a_gap(tmp_path):
+    """A step that is taken again on a GPU may differ: index 4 is on disk, 3 is free."""
+    run = Run(tmp_path / "r", {}, False)
+    for index in (0, 1, 2, 4):
+        run.log_evaluation(evaluation(index))
+    run.evals_file.close()
+    again = Run(tmp_path / "r", {}, True)
+    assert [again.next_index() for _ in range(3)] == [3, 5, 6]
+
+
+def test_what_lies_beyond_the_checkpoint_is_paid_for_and_never_lost(tmp_path):
+    """Catches: a candidate that was paid for and does not come again when its step is repeated."""
+    run = Run(tmp_path / "r", {}, False)
+    for index, step in enumerate((0, 1, 2, 2, 3)):
+        run.log_evaluation(evaluation(index, step=step))
+    run.evals_file.close()
+    again = Run(tmp_path / "r", {}, True)
+    assert [e.candidate for e in again.resume_from(1)] == ["c0", "c1"]
+    assert sorted(again.already_paid(["c2", "unseen"], 2)) == ["c2", "c3"]
+    assert list(again.paid) == ["c4"] and again.already_paid(["c2"], 2) == {}
+
+
+# ---------------------------------------------------------------------------------- folder
+
+def test_a_folder_belongs_to_one_configuration(tmp_path):
+    record = {"config": {"lr": 1}, "run": {"quantize": ""},
+              "modifiers": {"novelty": {"patience": 1}}, "options": {"target": "mob"},
+              "command": []}
+    Run(tmp_path / "r", record, False)
+    with pytest.raises(errors.UserError, match="holds a run already"):
+        Run(tmp_path / "r", record, False)
+    for part, name, value in (("config", "lr", 2), ("run", "quantize", "4bit"),
+                              ("modifiers", "novelty", {}), ("options", "target", "oak")):
+        with pytest.raises(errors.UserError, match=f"differs in {name}"):
+            Run(tmp_path / "r", {**record, part: {name: value}}, True)
+    assert Run(tmp_path / "r", {**record, "command": ["--resume"]}, True).steps_logged == 0
+
+
+def test_a_folder_of_the_user_survives_a_run_that_never_began(tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "notes.txt").write_text("mine")
+    Run(tmp_path / "r", {}, False).discard_if_empty()
+    assert [p.name for p in (tmp_path / "r").iterdir()] == ["notes.txt"]
+
+
+def test_free_folders_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for _ in range(3):
+        path = folder.free_folder("a/b c", resume=False)
+        path.mkdir(parents=True)
+        names.append(str(path))
+    assert names == ["runs/a_b_c", "runs/a_b_c-2", "runs/a_b_c-3"]
+    assert str(folder.free_folder("a/b c", resume=True)) == "runs/a_b_c-3"
+    assert str(folder.free_folder("new", resume=True)) == "runs/new"
+
+
+def test_a_full_disk_is_told_by_the_checkpoint_as_an_oserror(tmp_path, monkeypatch):
+    """torch reports a full disk as an error of its own kind if it opens the file itself."""
+    plain = open
+
+    def full(path, mode="r"):
+        return plain("/dev/full" if str(path).endswith("state.new") else path, mode)
+    run = Run(tmp_path / "r", {}, False)
+    monkeypatch.setattr(folder, "open", full, raising=False)
+    assert folder.open is full and builtins.open is plain
+    import torch
+    weights = {"w": torch.zeros(10**6)}
+    with pytest.raises(OSError, match="No space left"):
+        run.save_checkpoint({"step": 1}, torch.optim.SGD([torch.zeros(1)], lr=1), weights, True)
+
+
+def test_the_summary_of_a_run_without_any_valid_candidate(tmp_path):
+    """Catches: best()[0] of an empty list."""
+    class Nothing(Letters):
+        def parse(self, completion):
+            return []
+
+        def warm_start(self, seed):
+            return []
+    summary = run_search(tmp_path / "r", Nothing(), steps=2)[0]
+    assert summary["best"] is None and summary["best_score"] == 0 and summary["invalid"] == 16
+    assert read_json(tmp_path / "r" / "summary.json") == summary
+    assert read_evaluations(tmp_path / "r") == []
+
+
+# -------------------------------------------------------------------------------- on the screen
+
+def test_the_bar_counts_what_is_fixed_and_shows_the_best():
+    before = [evaluation(0, 0.5, step=0, candidate="warm"), evaluation(1, 0.0, valid=False)]
+    for budget, expected in ((10, (1, 2, 2)), (None, (4, 4, 5))):
+        with ProgressBar(budget, 20, before, 4) as bar:             # resumed after step 4
+            seen = [bar.n]
+            assert bar.postfix == "best 'warm' 0.500, 1 scored"
+            bar.scored(evaluation(2, 0.7, step=5, candidate="better"))
+            bar.scored(evaluation(3, 0.7, step=0, candidate="as good, later"))
+            seen.append(bar.n)
+            assert bar.postfix == "best 'better' 0.700, 2 scored" and bar.total == (budget or 20)
+            bar.stepped(5)
+            assert (*seen, bar.n) == expected
+
+
+def test_the_first_lines_say_what_is_not_the_papers():
+    """Catches: a preset that passes for the paper's."""
+    paper = WordSearch.presets["paper"]
+    config = migrate.resolve(dict(preset="paper"), WordSearch)
+    assert differences(config, {}, paper) == "the paper's settings"
+    config = migrate.resolve(dict(preset="novelty"), WordSearch)
+    line = differences(config, {"novelty": {"max_draws": 3}}, paper)
+    assert "budget 1000 (None)" in line and "lr 0.01 (5e-05)" in line
+    assert line.endswith("+novelty [max_draws 3]")
+
+
+# ---------------------------------------------------------------------------- flags and plugins
+
+@dataclasses.dataclass
+class Base:
+    rate: float = 0.5           # of something, 100%
+    name: str = ""              # what it is called
+    fast: bool = True           # a switch
+
+
+@dataclasses.dataclass
+class Other:
+    rate: int = 1               # the first one wins
+    count: int | None = None    # may be left out
+
+
+def test_flags_are_the_fields_of_dataclasses(capsys):
+    given = flags.parse(["--rate", "0.25", "--no-fast", "--count", "3"],
+                        {"one": Base, "two": Other}, {}, "1.0", prog="x")
+    assert given == {"rate": 0.25, "fast": False, "count": 3}
+    with pytest.raises(SystemExit):
+        flags.parse(["--help"], {"one": Base, "two": Other}, {"name": ("a", "b")}, "1.0", prog="x")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "of something, 100% [0.5]" in out and "--name {a,b}" in out and "two:" in out
+    for wrong, says in ((["--rat", "1"], "unrecognized"), (["--count", "x"], "invalid int value")):
+        with pytest.raises(errors.UserError, match=says):
+            flags.parse(wrong, {"one": Base, "two": Other}, {}, "1.0", prog="x")
+
+
+def test_a_file_of_the_user_runs_once_and_its_errors_are_one_line(tmp_path):
+    (tmp_path / "count.py").write_text(
+        "import builtins\nbuiltins.runs = getattr(builtins, 'runs', 0) + 1\n")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    for _ in range(3):
+        plugins.import_file(str(tmp_path / "count.py"))
+    assert builtins.runs == 1
+    del builtins.runs
+    with pytest.raises(errors.UserError, match="cannot be imported: ZeroDivisionError"):
+        plugins.import_file(str(tmp_path / "broken.py"))
+
+
+def test_help_and_mistakes_do_not_wait_for_torch():
+    """Catches: an import of torch (more than a second) on the way to --help or to an error."""
+    program = ("import sys, migrate; from runlog.errors import exit_code\n"
+               "code = exit_code(migrate.main, ['--task', 'nonsense'])\n"
+               "slow = {'torch._C', 'transformers', 'peft', 'rdkit'}\n"
+               "print(code, sorted(slow & sys.modules.keys()))")
+    done = subprocess.run([sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True)
+    assert done.stdout == "2 []\n", done.stderr
+    assert slow.torch.__name__ == "torch"
+
+
+def test_a_missing_torch_is_named(monkeypatch):
+    with pytest.raises(ModuleNotFoundError, match="pip install -r requirements.txt"):
+        slow.lazy("no_such_module_at_all")
+
+
+def test_run_options_and_bounds():
+    from runlog.settings import run_options
+    assert run_options({"engine": "plain", "lr": 1}) == RunOptions(engine="plain")
+    for wrong in ({"engine": "magic"}, {"quantize": "8bit"}, {"micro_batch": -1}):
+        with pytest.raises(errors.UserError):
+            run_options(wrong)
