@@ -591,7 +591,7 @@ def run(task: str | Task = "wordsearch", *, command: list[str] = (), **given) ->
     method, modifiers = settings.build_method(config, task, given, METHODS)
     options = settings.run_options(given)
     settings.check_known(given, config, options, task, modifiers)
-    with opened(config, options, modifiers, task, method.trains, list(command)) as this_run:
+    with opened(config, options, method, modifiers, task, list(command)) as this_run:
         if not this_run.finished:
             policy = load_policy(config, settings.model_source(config.model, task), options)
             with this_run.progress(config.budget, config.steps):

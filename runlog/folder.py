@@ -171,11 +171,11 @@ class Run:
 
 
 @contextlib.contextmanager
-def opened(config, options, modifiers: dict, task, trains: bool, command: list[str]):
+def opened(config, options, method, modifiers: dict, task, command: list[str]):
     """The folder of a search, new or resumed; what ends the search early is told in one line.
 
-    config, options: migrate.Config and RunOptions. modifiers: {name: settings}. A folder in which
-    nothing was scored before an error of the user is removed again.
+    config, options, method: migrate.Config, RunOptions and migrate.Method. modifiers: {name:
+    settings}. A folder in which nothing was scored before an error of the user is removed again.
     """
     name = f"{task.name}-{task.target}-{config.method}-seed{config.seed}"
     folder = Path(options.out) if options.out else free_folder(name, options.resume)
@@ -186,7 +186,7 @@ def opened(config, options, modifiers: dict, task, trains: bool, command: list[s
         if run.finished:
             print(f"{folder} is finished already")
         else:
-            print(describe(config, modifiers, trains, task))
+            print(describe(config, method, modifiers, task))
             print(f"run: {folder}")
         try:
             if options.track and not run.finished:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from dataclasses import asdict
 from pathlib import Path
 
 from runlog.ledger import Evaluation, best_first
@@ -70,39 +72,48 @@ def search_summary(config, task, state, evaluations: list[Evaluation], stop: str
                    seconds=state.seconds, skipped_updates=state.skipped)
 
 
-NOT_COMPARED = ("task", "model", "preset", "seed", "steps", "init_adapter")
+NOT_COMPARED = ("task", "model", "method", "preset", "seed", "steps", "init_adapter")
+COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
+PUBLISHED = ("random", "ns", "opro", "grpo", "grpo-greedy", "migrate", "migrate-opro",
+             "migrate-evo")
 
 
-def describe(config, modifiers: dict, trains: bool, task) -> str:
+def describe(config, method, modifiers: dict, task) -> str:
     """The settings of a search in a few lines, shown before anything slow happens. The last one
     says what differs from the paper's settings for this task."""
     extent = f"{config.budget} evaluations" if config.budget else f"{config.steps} steps"
-    training = (f"lr {config.lr:g} x {config.inner_iterations}, LoRA r={config.lora_r} on "
-                f"{config.lora_targets}")
-    return "\n".join([
-        f"{task.name}: {config.method} on {config.model}, preset {config.preset}, "
-        f"seed {config.seed}",
-        f"group: {config.n_on_policy} on-policy + {config.n_greedy} greedy + "
-        f"{config.n_neighbors} neighbours, top {config.top_k}; {extent}",
-        training if trains else "no training",
-        differences(config, modifiers, task.presets.get("paper", {}))])
+    lines = [f"{task.name}: {config.method} on {config.model}, preset {config.preset}, "
+             f"seed {config.seed}",
+             f"group: {config.n_on_policy} on-policy + {config.n_greedy} greedy + "
+             f"{config.n_neighbors} neighbours, top {config.top_k}; {extent}",
+             "no training"]
+    if method.trains:
+        lines[2] = (f"lr {config.lr:g} x {config.inner_iterations}, LoRA r={config.lora_r} on "
+                    f"{config.lora_targets}")
+    paper = task.presets.get("paper")
+    if paper:
+        lines.append(textwrap.fill(differences(config, method, modifiers, paper), 100,
+                                   subsequent_indent="  "))
+    return "\n".join(lines)
 
 
-def differences(config, modifiers: dict, paper: dict) -> str:
-    """One line: what of these settings is not the paper's. paper: its preset for the task."""
-    method, *extras = config.method.split("+")
-    defaults = type(config)()
-    changed = []
-    for name, value in vars(config).items():
-        published = paper.get(name, getattr(defaults, name))
-        if name not in NOT_COMPARED and name != "method" and value != published:
-            changed.append(f"{name} {value} ({published})")
-    for name in extras:
-        settings = ", ".join(f"{k} {v}" for k, v in modifiers.get(name, {}).items())
-        changed.append(f"+{name}" + (f" [{settings}]" if settings else ""))
+def differences(config, method, modifiers: dict, paper: dict) -> str:
+    """What of these settings is not the paper's. paper: its preset for the task."""
+    published = asdict(type(config)()) | paper
+    mixture = tuple(published[name] for name in COUNTS)
+    published |= zip(COUNTS, method.counts(sum(mixture), mixture))
+    name, *extras = config.method.split("+")
+    changed = [] if name in PUBLISHED else [f"method {name}"]
+    for extra in extras:
+        settings = ", ".join(f"{key} {value}" for key, value in modifiers.get(extra, {}).items())
+        changed.append(f"+{extra} [{settings}]" if settings else f"+{extra}")
+    for key, value in asdict(config).items():
+        if key not in NOT_COMPARED and value != published[key]:
+            before = "-" if published[key] is None else published[key]
+            changed.append(f"{key} {value} ({before})")
     if not changed:
-        return "the paper's settings"
-    return "not the paper's (in brackets: the paper's): " + ", ".join(changed)
+        return "settings: the paper's"
+    return "settings: the paper's, but for " + ", ".join(changed)
 
 
 STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",

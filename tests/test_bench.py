@@ -49,6 +49,11 @@ def test_both_sides_of_the_comparison_do_the_same_work(tmp_path):
 def test_the_benchmark_builds_4bit_llamas_layer_by_layer(capsys):
     """The GPU benchmark on a tiny shape: NF4 weights under every linear layer but the head, sampled
     from and trained."""
+    model = bench.random_4bit("toy")
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert not hasattr(linear.pop("lm_head").weight, "quant_state")
+    assert len(linear) == 2 * 7 and {m.weight.quant_state.quant_type
+                                     for m in linear.values()} == {"nf4"}
     bench.gpu("toy", 16, 3, 4, 4)
     out = capsys.readouterr().out
     assert "micro-batch" in out and "toy (16, 3, 4) r=4: sampling" in out

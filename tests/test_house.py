@@ -3,6 +3,7 @@ meet in migrate.py."""
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -133,3 +134,27 @@ def test_the_top_level_holds_what_a_visitor_expects():
     top = {name for name in files if "/" not in name and not name.startswith(".")}
     assert top == {"migrate.py", "tasks.py", "test_migrate.py", "run_all.sh", "requirements.txt",
                    "README.md", "CHANGELOG.md", "LICENSE"}
+
+
+REFERENCE = re.compile(r"`(\w+)`(\s+)\(([\w/]+\.py):(\d+)\)")
+
+
+def line_of(name: str, file: str) -> int:
+    """The line on which a file defines a function, a class or a table."""
+    definition = re.compile(rf"^(def|class) {name}\b|^{name} = ")
+    lines = (HERE / file).read_text().splitlines()
+    return next(i for i, line in enumerate(lines, 1) if definition.match(line))
+
+
+def test_the_walk_through_the_code_names_the_right_lines():
+    """MAKE_DOCS=1 mends the numbers. A name that is gone is an error."""
+    page = HERE / "docs" / "reading.md"
+    text = page.read_text()
+
+    def true(match):
+        name, space, file, _ = match.groups()
+        return f"`{name}`{space}({file}:{line_of(name, file)})"
+    if os.environ.get("MAKE_DOCS"):
+        page.write_text(REFERENCE.sub(true, text))
+    assert len(REFERENCE.findall(text)) > 20
+    assert page.read_text() == REFERENCE.sub(true, text)

@@ -17,7 +17,7 @@ from runlog.bar import ProgressBar
 from runlog.folder import Run
 from runlog.ledger import Evaluation, best_first, read_evaluations, read_jsonl
 from runlog.metrics import differences
-from runlog.settings import RunOptions
+from runlog.settings import RunOptions, build_method, run_options
 from tasks import WordSearch
 from tests.support import HERE, Letters, read_json, run_search
 
@@ -152,14 +152,17 @@ def test_the_bar_counts_what_is_fixed_and_shows_the_best():
 
 
 def test_the_first_lines_say_what_is_not_the_papers():
-    """Catches: a preset that passes for the paper's."""
-    paper = WordSearch.presets["paper"]
-    config = migrate.resolve(dict(preset="paper"), WordSearch)
-    assert differences(config, {}, paper) == "the paper's settings"
-    config = migrate.resolve(dict(preset="novelty"), WordSearch)
-    line = differences(config, {"novelty": {"max_draws": 3}}, paper)
-    assert "budget 1000 (None)" in line and "lr 0.01 (5e-05)" in line
-    assert line.endswith("+novelty [max_draws 3]")
+    """Catches: a preset that passes for the paper's, a published method's group that does not."""
+    def line(**given):
+        config = migrate.resolve(given, WordSearch)
+        method, modifiers = build_method(config, WordSearch, given, migrate.METHODS)
+        return differences(config, method, modifiers, WordSearch.presets["paper"])
+    assert line(preset="paper") == line(preset="paper", method="grpo") == "settings: the paper's"
+    novelty = line(preset="novelty")
+    assert "budget 1000 (-)" in novelty and "lr 0.01 (5e-05)" in novelty
+    assert "+novelty [max_draws 3, pull_only False, patience 0]" in novelty
+    assert line(preset="paper", method="discover").endswith("but for method discover")
+    assert line(preset="paper", n_greedy=2).endswith("but for n_greedy 2 (0)")
 
 
 # ---------------------------------------------------------------------------- flags and plugins
@@ -219,7 +222,6 @@ def test_a_missing_torch_is_named(monkeypatch):
 
 
 def test_run_options_and_bounds():
-    from runlog.settings import run_options
     assert run_options({"engine": "plain", "lr": 1}) == RunOptions(engine="plain")
     for wrong in ({"engine": "magic"}, {"quantize": "8bit"}, {"micro_batch": -1}):
         with pytest.raises(errors.UserError):
