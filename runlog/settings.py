@@ -19,10 +19,10 @@ AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, inner_iterati
 @dataclass
 class RunOptions:
     """What concerns this run and this machine, not the method."""
-    out: str = ""                 # folder of the run; default: runs/TASK-TARGET-METHOD-SEED
+    out: str = ""                 # folder of the run; default: runs/TASK-TARGET-METHOD-seedN
     resume: bool = False          # continue the run in this folder
     track: bool = False           # log every step to trackio as well (pip install trackio)
-    engine: str = "auto"          # shared: fast, one prompt for all rows; plain: as in this file
+    engine: str = "auto"          # shared: fast, one prompt for all rows; plain: migrate.py's own
     quantize: str = ""            # 4bit (NF4) or none; default: 4bit on CUDA, none on the CPU
     micro_batch: int = 0          # rows in memory at a time during an update; 0: all that fit
 

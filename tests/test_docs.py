@@ -1,10 +1,10 @@
 """The documentation is held to the code: its commands run, its names and numbers are the real ones.
 
 Every ```bash and ```python block of a page is run, in order, in a copy of the repository. A block
-marked ```bash slow takes too long for that: its commands are only parsed. Most of the time would
-go into starting Python, so one process has everything imported, and each page is a fork of it.
+marked ```bash slow takes too long for that: its commands are only parsed. Most of the time would go
+into starting Python. So one process has everything imported, and each page runs in a fork of it:
 
-    python -m tests.test_docs       # that process: a page a line in, "exit code" a line out
+    python -m tests.test_docs FOLDER PAGE ..
 """
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ import re
 import runpy
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +30,11 @@ import pytest
 
 import migrate
 import tasks
+from domains.workers import cores
 from hub.commands import command_parser
 from methods.novelty import Novelty
 from migrate import Config, Method
-from runlog import flags, plugins, settings
+from runlog import flags, metrics, plugins, settings
 from runlog.errors import exit_code
 from runlog.ledger import Evaluation, read_jsonl
 from runlog.settings import COUNTS, RunOptions
@@ -95,26 +98,37 @@ def names_in(cell: str) -> list[str]:
 
 # ------------------------------------------------------------------- the process that runs pages
 
-def serve() -> None:
-    """Reads "PAGE<tab>FOLDER" lines, runs each page in a fork, and answers with its exit code."""
+def run_pages(folder: str, pages: list[str]) -> dict[str, int]:
+    """Runs each page in a folder of its own below `folder`, as many at a time as there are cores.
+    Returns their exit codes."""
     task = TASKS["wordsearch"]()
     migrate.load_policy(migrate.resolve({}, task), settings.model_source("tiny", task))
-    answers = os.fdopen(os.dup(1), "w")     # what a page prints goes into a file of its own
-    for line in sys.stdin:
-        page, folder = line.rstrip("\n").split("\t")
-        child = multiprocessing.get_context("fork").Process(target=run_page, args=(page, folder))
-        child.start()
-        child.join(LONGEST)
-        if child.exitcode is None:
-            child.kill()
-            child.join()
-        print(child.exitcode, file=answers, flush=True)
+    fork = multiprocessing.get_context("fork")
+    waiting, running, codes = list(pages), {}, {}
+    while waiting or running:
+        while waiting and len(running) < cores():
+            page = waiting.pop(0)
+            running[page] = fork.Process(target=run_page, args=(page, folder_of(page, folder)))
+            running[page].start()
+        wait([child.sentinel for child in running.values()])
+        ended = [page for page, child in running.items() if not child.is_alive()]
+        codes |= {page: running.pop(page).exitcode for page in ended}
+    return codes
 
 
-def run_page(page: str, folder: str) -> None:
-    """Runs a page's blocks in a folder, as far as the first command that fails."""
+def folder_of(page: str, parent) -> Path:
+    return Path(parent) / page.removesuffix(".md").replace("/", "-")
+
+
+def run_page(page: str, folder: Path) -> None:
+    """Runs a page's blocks in a folder that looks like the repository, as far as the first command
+    that fails. What they print goes to output.txt."""
+    signal.alarm(LONGEST)       # ends this process
+    folder.mkdir()
+    for entry in HERE.iterdir():
+        (folder / entry.name).symlink_to(entry)
     os.chdir(folder)
-    sys.path.insert(0, folder)
+    sys.path.insert(0, str(folder))
     output = os.open("output.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -168,31 +182,29 @@ def run_python(argv: list[str]) -> int:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
-    """A copy of the repository: what git tracks, and what is new and not ignored."""
-    copy = tmp_path_factory.mktemp("house")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=HERE,
-                            capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (HERE / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(HERE / name, copy / name)
+    """A copy of the repository, without what git ignores."""
+    copy = tmp_path_factory.mktemp("copy") / "house"
+    ignored = [line.strip("/") for line in read(".gitignore").splitlines()]
+    shutil.copytree(HERE, copy, ignore=shutil.ignore_patterns(".git", *ignored))
     return copy
 
 
 @pytest.fixture(scope="module")
-def runner(house, tmp_path_factory):
-    """The process that runs pages."""
-    programs = tmp_path_factory.mktemp("programs")
+def results(request, house, tmp_path_factory):
+    """{page: (exit code, what it printed)} of the pages that this session tests."""
+    folder, programs = tmp_path_factory.mktemp("pages"), tmp_path_factory.mktemp("programs")
     python = programs / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    process = subprocess.Popen([sys.executable, "-m", "tests.test_docs"], cwd=house, env=env,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process
-    process.stdin.close()
-    process.wait(20)
+    pages = [item.callspec.params["page"] for item in request.session.items
+             if getattr(item, "originalname", "") == "test_the_commands_of_a_page_run"]
+    done = subprocess.run([sys.executable, "-m", "tests.test_docs", str(folder), *pages], cwd=house,
+                          env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {page: (code, (folder_of(page, folder) / "output.txt").read_text())
+            for page, code in json.loads(done.stdout).items()}
 
 
 def is_run(page: str) -> bool:
@@ -200,15 +212,11 @@ def is_run(page: str) -> bool:
                for block in blocks(read(page)))
 
 
-@pytest.mark.parametrize("page", filter(is_run, PAGES))
-def test_the_commands_of_a_page_run(page, house, runner, tmp_path):
+@pytest.mark.parametrize("page", [page for page in PAGES if is_run(page)])
+def test_the_commands_of_a_page_run(page, results):
     """Catches: a command that a reader copies from a page and that fails."""
-    for entry in house.iterdir():
-        if entry.name != "runs":
-            (tmp_path / entry.name).symlink_to(entry)
-    print(f"{page}\t{tmp_path}", file=runner.stdin, flush=True)
-    code = runner.stdout.readline().strip()
-    assert code == "0", f"exit code {code}\n{(tmp_path / 'output.txt').read_text()[-3000:]}"
+    code, output = results[page]
+    assert code == 0, f"exit code {code}\n{output[-3000:]}"
 
 
 def unrun_commands(page: str) -> list[str]:
@@ -219,7 +227,7 @@ def unrun_commands(page: str) -> list[str]:
     return [part.strip() for line in lines for part in line.split("&&")]
 
 
-@pytest.mark.parametrize("page", filter(unrun_commands, PAGES))
+@pytest.mark.parametrize("page", [page for page in PAGES if unrun_commands(page)])
 def test_commands_that_are_too_slow_to_run_are_understood(page, tmp_path, monkeypatch):
     """Catches: flags, methods, presets and modules in a slow command that are gone or renamed."""
     monkeypatch.chdir(tmp_path)
@@ -228,7 +236,7 @@ def test_commands_that_are_too_slow_to_run_are_understood(page, tmp_path, monkey
     plugins.import_file.cache_clear()       # my_task.py is another file on every page
     try:
         for line in unrun_commands(page):
-            check_command([word for word in shlex.split(line) if not re.match("[A-Z_]+=", word)])
+            check_command(shlex.split(line))
     finally:
         plugins.import_file.cache_clear()
         sys.modules.pop("my_task", None)
@@ -236,6 +244,10 @@ def test_commands_that_are_too_slow_to_run_are_understood(page, tmp_path, monkey
 
 def check_command(words: list[str]) -> None:
     """Raises if a command cannot be what it looks like. Loads no model."""
+    scripts = read("run_all.sh") + read("tools/sweep.py")
+    while re.match("[A-Z_]+=", words[0]):
+        name, *words = words[0].partition("=")[0], *words[1:]
+        assert re.search(rf"\b{name}\b", scripts) or name.startswith("SBATCH_"), name
     match words:
         case ["python", "migrate.py", "push" | "sample", *_]:
             command_parser().parse_args(words[2:])
@@ -325,6 +337,14 @@ def test_the_readme_is_short():
     assert len(read("README.md").split()) <= 2500
 
 
+def test_the_readme_shows_what_a_search_prints_first():
+    """Catches: an output in the README from before the last change to the screen or a preset."""
+    task = TASKS["wordsearch"]()
+    method = migrate.METHODS["migrate"]
+    first_lines = metrics.describe(migrate.resolve({}, task), method, {}, task)
+    assert f"```\n{first_lines}\nrun: runs/" in read("README.md")
+
+
 def documented_settings() -> dict[tuple[str, str], str]:
     """{(task or "", setting): its default} as docs/settings.md has them."""
     found, task = {}, ""
@@ -343,8 +363,9 @@ def test_every_setting_is_documented_with_its_default():
     defaults that have changed since."""
     fields = {("", f.name): f for cls in (Config, RunOptions, Novelty)
               for f in dataclasses.fields(cls)}
+    general = {name for _, name in fields}      # a task's field of the same name has the same flag
     for name, cls in TASKS.items():
-        fields |= {(name, f.name): f for f in dataclasses.fields(cls)}
+        fields |= {(name, f.name): f for f in dataclasses.fields(cls) if f.name not in general}
     documented = documented_settings()
     assert documented.keys() == fields.keys()
     for key, f in fields.items():
@@ -352,18 +373,14 @@ def test_every_setting_is_documented_with_its_default():
 
 
 def shows(cell: str, value) -> bool:
-    """Whether a cell shows a value. What stands for "none" and for "" is up to the page."""
+    """Whether a cell shows a value. How it says None and "" is up to the page."""
     if isinstance(value, bool):
         return cell == ("yes" if value else "no")
     if isinstance(value, (int, float)):
         return re.fullmatch(r"[\d.e-]+", cell) is not None and float(cell) == value
     if value in (None, ""):
-        return not re.fullmatch(r"[\d.e-]*|yes|no", cell)
+        return not re.fullmatch(r"[\d.e-]+|yes|no", cell)
     return cell == value
-
-
-PRESET_ROWS = {"on-policy, greedy, neighbours": COUNTS, "lora_r, lora_alpha": ("lora_r",
-                                                                              "lora_alpha")}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -373,31 +390,35 @@ def test_the_presets_are_documented_with_their_numbers(task):
                           if table[0][:2] == [task, "`paper`"]]
     presets = TASKS[task].presets
     assert heading[1:] == [f"`{name}`" for name in presets]
-    shown = {name for row in rows for name in PRESET_ROWS.get(row[0], [row[0]])}
+    shown = {name for row in rows for name in settings_in(row)}
     assert set().union(*presets.values()) - {"novelty"} <= shown
-    before = {}
-    for column, preset in enumerate(presets.values(), 1):
-        values = dataclasses.asdict(Config()) | preset
-        if "novelty" in preset:
-            values["of `novelty`"] = in_words(dataclasses.asdict(Novelty(**preset["novelty"])))
-        for row in rows:
-            names = PRESET_ROWS.get(row[0], [row[0]])
-            there = [values.get(name, "") for name in names]
-            if row[column] == "-":
-                assert there == before[row[0]], f"{row[0]}, column {column}"
+    for row in rows:
+        before = None
+        for cell, preset in zip(row[1:], presets.values(), strict=True):
+            values = [all_settings(preset)[name] for name in settings_in(row)]
+            if cell == "-":
+                assert values == before, row
             else:
-                cells = row[column].split(", ") if len(names) > 1 else row[column:column + 1]
-                assert len(cells) == len(there) and all(map(shows_or_empty, cells, there)), row
-            before[row[0]] = there
+                cells = cell.split(", ") if len(values) > 1 else [cell]
+                assert len(cells) == len(values) and all(map(shows, cells, values)), row
+            before = values
 
 
-def shows_or_empty(cell: str, value) -> bool:
-    return cell == value or shows(cell, value)
+def settings_in(row: list[str]) -> tuple[str, ...]:
+    """The settings that a row of a table of presets has."""
+    together = {"on-policy, greedy, neighbours": COUNTS,
+                "lora_r, lora_alpha": ("lora_r", "lora_alpha")}
+    return together.get(row[0], (row[0],))
 
 
-def in_words(values: dict) -> str:
-    return ", ".join(name if value is True else f"{name} {value}"
-                     for name, value in values.items())
+def all_settings(preset: dict) -> dict:
+    """What a search has under a preset; the settings of `novelty` as the page has them."""
+    found = dataclasses.asdict(Config()) | preset | {"of `novelty`": ""}
+    if "novelty" in preset:
+        own = dataclasses.asdict(Novelty(**preset["novelty"]))
+        words = [name if value is True else f"{name} {value}" for name, value in own.items()]
+        found["of `novelty`"] = ", ".join(words)
+    return found
 
 
 def test_every_method_and_modifier_is_documented():
@@ -429,20 +450,21 @@ def test_what_a_method_and_a_task_consist_of_is_documented():
 def test_every_field_of_the_logs_is_explained(tmp_path):
     """Catches: metrics in steps.jsonl or evals.jsonl that docs/runs.md does not explain, and
     explained ones that no line has."""
-    from tests.support import run_search
-    _, _, steps, _ = run_search(tmp_path, steps=2)
-    line = {name: value for step in steps for name, value in step.items()}
+    migrate.run("wordsearch", steps=2, n_on_policy=2, n_greedy=1, out=str(tmp_path / "run"))
+    line = {}
+    for step in read_jsonl(tmp_path / "run" / "steps.jsonl"):
+        line |= step
     origins = {"on-policy", "neighbor", "greedy"}
     assert origins <= line.keys()
-    heads = [table for table in tables(read("docs/runs.md")) if table[0] == ["field", "meaning"]]
-    step, origin, evaluation = ({name for row in table[1:] for name in names_in(row[0])}
-                                for table in heads)
-    assert step == line.keys()
+    step, origin, evaluation = [
+        {name for row in rows for name in names_in(row[0])}
+        for heading, *rows in tables(read("docs/runs.md")) if heading == ["field", "meaning"]]
+    assert step == set(line)
     assert origin == {name for one in origins for name in line[one]}
     assert evaluation == {f.name for f in dataclasses.fields(Evaluation)}
     for name in line["seconds"]:
-        assert name in json.dumps(read("docs/runs.md"))
+        assert name in read("docs/runs.md")
 
 
 if __name__ == "__main__":
-    serve()
+    print(json.dumps(run_pages(sys.argv[1], sys.argv[2:])))
