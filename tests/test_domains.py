@@ -9,12 +9,12 @@ import sys
 import pytest
 import torch
 from rdkit import Chem
-from tests.support import HERE, alive, wait_until
 
 from domains import docking, grids, objectives, pictures, words
 from domains.answers import program_in, words_in
 from domains.workers import cores, workers
 from tasks import Arc, Molecule, WordSearch
+from tests.support import HERE, alive, wait_until
 
 ROTATE = ("# turn it by half\nimport numpy as np\n\n"
           "def transform(grid):\n    return np.rot90(grid, 2)")

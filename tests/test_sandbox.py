@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support import wait_until
 
 from domains import sandbox as sandbox_module
 from domains.sandbox import Limits, Result, Sandbox, open_sandbox
+from tests.support import wait_until
 
 GRID = [[1, 2], [3, 4]]
 SANE = "import numpy as np\ndef transform(grid): return np.rot90(grid)"
