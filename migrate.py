@@ -12,14 +12,15 @@ every training example is something that the policy proposed and f scored. One s
     5. update    the LoRA weights by GRPO, inner_iterations times
     6. archive   the new candidates
 
-    python migrate.py --task wordsearch                 # the bundled policy: a minute on two cores
+    python migrate.py --task wordsearch                 # the bundled policy: seconds on two cores
     python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct    # 4-bit on a GPU
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507    # your own black box
 
-Read it from top to bottom: settings, archive, policy, GRPO, one group, methods, search, command
-line. tasks.py says what is searched. runlog/ writes the run to disk and to the screen. engine/ has
-a faster `sample` and `token_logprobs` with the same results. Lines marked FORK call what a method
-of your own can replace (docs/forking.md). Differences from the paper: docs/differences.md.
+Read it from top to bottom: settings, archive, policy, one group, GRPO, methods, search, command
+line. tasks.py says what is searched. runlog/ writes the run to disk and to the screen. engine/
+loads models and adds the LoRA weights. It also has a faster `sample` and `token_logprobs` with the
+same results. Lines marked FORK call what a method of your own can replace (docs/forking.md).
+Differences from the paper: docs/differences.md.
 
 Letters in shapes: G rows of a group, P prompt tokens, T completion tokens (padded), V vocabulary.
 """
@@ -71,7 +72,7 @@ class Config:
     n_greedy: int = 1             # rows of a group replayed from the archive's best (paper: beta)
     n_neighbors: int = 5          # rows sampled under the neighbour prompt (paper: gamma)
     top_k: int = 3                # parents and replays are drawn from the k best of the archive
-    temperature: float = 1.0      # of sampling and of scoring alike
+    temperature: float = 1.0      # of sampling, and of the log-probabilities in an update
     max_new_tokens: int = 64      # longest completion
     lr: float = 5e-5              # learning rate at the start; it falls linearly to 0
     inner_iterations: int = 2     # GRPO updates on each group (paper: mu)
@@ -80,7 +81,7 @@ class Config:
     kl_coef: float = 0.0          # weight of the KL term to the frozen base model
     mask_zero: bool = True        # leave completions of score 0 out of the loss
     lora_r: int = 64              # LoRA rank
-    lora_alpha: int = 16          # LoRA scale: the update is multiplied by lora_alpha / lora_r
+    lora_alpha: int = 16          # LoRA scale: W + lora_alpha / lora_r * B A
     lora_targets: str = "q_proj,v_proj"  # modules with LoRA weights, comma-separated, or all-linear
     init_adapter: str | None = None      # first LoRA weights: a run, a PEFT folder, or a Hub name
 
@@ -126,7 +127,7 @@ class Policy:
     generation: object          # GenerationConfig: softmax(logits / temperature), nothing else
     engine: ModuleType          # the fast path
     slow_because: str = ""      # why the plain functions below are used instead; "": they are not
-    micro_batch: int = 0        # rows scored at a time in an update; 0: the whole group
+    micro_batch: int = 0        # rows at a time in an update; 0: the whole group
     offload: bool = False       # whether the prompt's activations wait in the CPU's memory
 
     def __post_init__(self):
@@ -177,9 +178,10 @@ def encode_prompt(policy: Policy, prompt: str) -> list[int]:
 def fits(policy: Policy, prompt: str) -> bool:
     """Whether the model's context holds a prompt and the answer to it."""
     try:
-        return bool(encode_prompt(policy, prompt))
+        encode_prompt(policy, prompt)
     except UserError:
         return False
+    return True
 
 
 def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> list:
@@ -236,73 +238,6 @@ def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list
         yield slice(start, start + size), chosen * mask, entropy * mask, mask
 
 
-# --------------------------------------------------------------------------------------------- GRPO
-
-def group_advantages(rows: list[Row], scores):
-    """What each row is worth, A_i = r_i - mean(r), (G,), and whether it is in the loss, (G,) bool.
-    Without division by the standard deviation (Dr. GRPO, Liu et al. 2025). scores: (G,)."""
-    return scores - scores.mean(), torch.ones(len(rows), dtype=torch.bool)
-
-
-def grpo_loss(logprobs, old_logprobs, advantages, mask, eps_low, eps_high, kl_coef=0.0,
-              base_logprobs=None):
-    """The clipped policy-gradient loss of a group, with the clip range of DAPO.
-
-        L = - 1/G sum_i 1/|o_i| sum_t [ min( rho_it A_i, c_it A_i ) - kl_coef KL_it ]
-        rho_it = exp(logprobs - old_logprobs),   c_it = clip(rho_it, 1 - eps_low, 1 + eps_high)
-        KL_it  = exp(d) - d - 1,                 d = base_logprobs - logprobs
-
-    logprobs, old_logprobs, mask, base_logprobs: (G, T); advantages: (G,). A row whose mask is all 0
-    adds nothing to the sum but counts in G. Returns the loss and, (G, T), which tokens the clip
-    took the gradient from.
-    """
-    ratio = torch.exp(logprobs - old_logprobs)
-    gain = ratio * advantages[:, None]
-    clipped = ratio.clamp(1 - eps_low, 1 + eps_high) * advantages[:, None]
-    per_token = torch.minimum(gain, clipped)
-    if kl_coef:
-        d = base_logprobs - logprobs
-        per_token = per_token - kl_coef * (torch.exp(d) - d - 1)
-    per_row = (per_token * mask).sum(1) / mask.sum(1).clamp(min=1)
-    return -per_row.mean(), (clipped < gain).detach() & mask.bool()
-
-
-def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages, in_loss,
-           config: Config) -> dict:
-    """GRPO on one group, in place: inner_iterations steps of the optimizer.
-
-    advantages: (G,), in_loss: (G,) bool. Returns metrics for steps.jsonl. A loss or a gradient that
-    is not finite raises FloatingPointError.
-    """
-    G, completions = len(rows), [row.tokens for row in rows]
-    old, sums, base = [], [], [None] * G            # one entry for each micro-batch
-    if config.kl_coef:
-        with torch.no_grad(), policy.model.disable_adapter():
-            base = [batch[1] for batch in token_logprobs(policy, prompt_ids, completions)]
-    for iteration in range(config.inner_iterations):
-        optimizer.zero_grad()
-        loss, clips = 0.0, []
-        batches = token_logprobs(policy, prompt_ids, completions)
-        for i, (part, logprobs, entropy, mask) in enumerate(batches):
-            if iteration == 0:          # the policy has not moved since the step began: rho = 1
-                old.append(logprobs.detach())
-                sums.append(torch.stack([mask, entropy * mask, old[i] * mask]).sum(-1))
-            A, in_part = advantages[part].to(mask.device), in_loss[part].to(mask.device)
-            mean, clipped = grpo_loss(logprobs, old[i], A, mask * in_part[:, None], config.eps_low,
-                                      config.eps_high, config.kl_coef, base[i])
-            share = mean * len(mask) / G            # of the group's loss
-            share.backward()
-            loss += share.item()
-            clips.append(clipped.sum(1))
-        grad_norm = torch.nn.utils.clip_grad_norm_(policy.lora.values(), 1.0).item()
-        if not math.isfinite(loss + grad_norm):
-            raise FloatingPointError(f"the loss is {loss}, the gradient norm {grad_norm}")
-        optimizer.step()
-    tokens, entropy, logprob = torch.cat(sums, dim=1).tolist()                          # (G,) each
-    return {"loss": loss, "grad_norm": grad_norm, "entropy": sum(entropy) / sum(tokens),
-            "by_row": list(zip(tokens, logprob, torch.cat(clips).tolist()))}
-
-
 # ---------------------------------------------------------------------------------------- one group
 
 class Ask(NamedTuple):
@@ -330,12 +265,12 @@ class Row:
 
 def draw(policy: Policy, task: Task, asks: list[Ask], archive: Archive, key: tuple,
          turn: int = 0) -> list[Row]:
-    """The candidates that were asked for, in order. key: (seed, step); turn: if drawn repeatedly.
+    """The candidates that were asked for, in order. archive: only for a method's own draw.
 
-    A candidate that did not come (a completion should have carried several) is an empty row: an
-    invalid proposal that is not in the group.
-    """
-    origins = [ask.origin for ask in asks]
+    key: (seed, step); turn: 0, 1, .. if a method draws several times in a step. A candidate that
+    did not come (a completion should have carried several) is an empty row: an invalid proposal
+    that is not in the group."""
+    origins = [ask.origin for ask in asks]      # a method may draw for each prompt in its own call
     prompts = [(ask.prompt_ids, math.ceil(ask.n / task.candidates_per_completion)) for ask in asks]
     rows = []
     for ask, drawn in zip(asks, sample(policy, prompts, derive(*key, *origins, turn))):
@@ -355,13 +290,6 @@ def parse_rows(policy: Policy, task: Task, tokens: list[int], ask: Ask) -> list[
         return [Row(ask.origin, ask.parents, tokens, first, ask.prompt_ids)]
     return [Row(ask.origin, ask.parents, render(policy, task, c), c, ask.prompt_ids)
             for c in candidates[:task.candidates_per_completion]]
-
-
-def sample_candidates(policy: Policy, task: Task, prompt: str, n: int, seed: int) -> list:
-    """The first candidate of each of n completions; None where there is none."""
-    ask = Ask(encode_prompt(policy, prompt), n, ON_POLICY, [])
-    [completions] = sample(policy, [(ask.prompt_ids, n)], seed)
-    return [parse_rows(policy, task, tokens, ask)[0].candidate for tokens in completions]
 
 
 def render(policy: Policy, task: Task, candidate: str) -> list[int]:
@@ -400,13 +328,82 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
 
 def replay(policy: Policy, task: Task, archive: Archive, config: Config,
            rng: random.Random) -> list[Row]:
-    """n_greedy completions of the archive's top k, uniformly, without repetition while it lasts."""
+    """n_greedy completions, uniformly from the archive's top k. None of them comes twice before
+    each has come once."""
     best = archive.best(config.top_k)
     chosen = []
     while best and len(chosen) < config.n_greedy:
         chosen += rng.sample(best, min(len(best), config.n_greedy - len(chosen)))
-    return [Row(GREEDY, e.parents, e.tokens or render(policy, task, e.candidate), e.candidate,
-                proposal=e.proposal, score=e.score, valid=e.valid) for e in chosen]
+    return [Row(GREEDY, [], e.tokens or render(policy, task, e.candidate), e.candidate,
+                score=e.score, valid=e.valid) for e in chosen]
+
+
+# --------------------------------------------------------------------------------------------- GRPO
+
+def group_advantages(rows: list[Row], scores):
+    """The advantages A_i = r_i - mean(r), (G,), and which rows are in the loss, (G,) bool: all.
+    Not divided by the standard deviation (Dr. GRPO, Liu et al. 2025). scores: (G,)."""
+    return scores - scores.mean(), torch.ones(len(rows), dtype=torch.bool)
+
+
+def grpo_loss(logprobs, old_logprobs, advantages, mask, eps_low, eps_high, kl_coef=0.0,
+              base_logprobs=None):
+    """The clipped policy-gradient loss of a group, with the clip range of DAPO.
+
+        L = - 1/G sum_i 1/|o_i| sum_t [ min( rho_it A_i, c_it A_i ) - kl_coef KL_it ]
+        rho_it = exp(logprobs - old_logprobs),   c_it = clip(rho_it, 1 - eps_low, 1 + eps_high)
+        KL_it  = exp(d) - d - 1,                 d = base_logprobs - logprobs
+
+    logprobs, old_logprobs, mask, base_logprobs: (G, T); advantages: (G,). A row whose mask is all 0
+    adds nothing to the sum but counts in G. Returns the loss and, (G, T), which tokens the clip
+    took the gradient from.
+    """
+    ratio = torch.exp(logprobs - old_logprobs)
+    gain = ratio * advantages[:, None]
+    clipped = ratio.clamp(1 - eps_low, 1 + eps_high) * advantages[:, None]
+    per_token = torch.minimum(gain, clipped)
+    if kl_coef:
+        d = base_logprobs - logprobs
+        per_token = per_token - kl_coef * (torch.exp(d) - d - 1)
+    per_row = (per_token * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return -per_row.mean(), (clipped < gain).detach() & mask.bool()
+
+
+def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages, in_loss,
+           config: Config) -> dict:
+    """GRPO on one group, in place: inner_iterations steps of the optimizer.
+
+    advantages: (G,), in_loss: (G,) bool. Returns metrics for steps.jsonl; by_row: (tokens, their
+    log-probability, clipped tokens) of each row. A loss or a gradient that is not finite raises
+    FloatingPointError."""
+    G, completions = len(rows), [row.tokens for row in rows]
+    old, sums = [], []          # one entry for each micro-batch; in sums (3, rows)
+    base = [None] * G           # the base model's log-probabilities, if there is a KL term
+    if config.kl_coef:
+        with torch.no_grad(), policy.model.disable_adapter():
+            base = [batch[1] for batch in token_logprobs(policy, prompt_ids, completions)]
+    for iteration in range(config.inner_iterations):
+        optimizer.zero_grad()
+        loss, clips = 0.0, []
+        batches = token_logprobs(policy, prompt_ids, completions)
+        for i, (part, logprobs, entropy, mask) in enumerate(batches):
+            if iteration == 0:          # the policy has not moved since the step began: rho = 1
+                old.append(logprobs.detach())
+                sums.append(torch.stack([mask, entropy * mask, old[i] * mask]).sum(-1))
+            A, in_part = advantages[part].to(mask.device), in_loss[part].to(mask.device)
+            mean, clipped = grpo_loss(logprobs, old[i], A, mask * in_part[:, None], config.eps_low,
+                                      config.eps_high, config.kl_coef, base[i])
+            share = mean * len(mask) / G            # of the group's loss
+            share.backward()
+            loss += share.item()
+            clips.append(clipped.sum(1))
+        grad_norm = torch.nn.utils.clip_grad_norm_(policy.lora.values(), 1.0).item()
+        if not math.isfinite(loss + grad_norm):
+            raise FloatingPointError(f"the loss is {loss}, the gradient norm {grad_norm}")
+        optimizer.step()
+    tokens, entropy, logprob = torch.cat(sums, dim=1).tolist()                          # (G,) each
+    return {"loss": loss, "grad_norm": grad_norm, "entropy": sum(entropy) / sum(tokens),
+            "by_row": list(zip(tokens, logprob, torch.cat(clips).tolist()))}
 
 
 # ------------------------------------------------------------------------------------------ methods
@@ -429,7 +426,7 @@ class Method:
     parents: Callable           # (archive, step, top_k, rng) -> parents, worst to best
     trains: bool                # whether GRPO updates the policy
     advantages: Callable = group_advantages     # (rows, scores) -> worth (G,), in the loss (G,)
-    draw: Callable = draw       # (policy, task, asks, archive, key) -> rows
+    draw: Callable = draw       # (policy, task, asks, archive, key, turn=0) -> rows
     update: Callable = update   # GRPO on one group
     restart: Callable | None = None     # (archive, start, top_k) -> whether to begin afresh
 
@@ -472,8 +469,11 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     archive.add(run.resume_from(state.step))
     task.fits = functools.partial(fits, policy)
     prompt_ids = encode_prompt(policy, task.prompt())
+    if policy.slow_because:
+        run.say(f"the plain path, which is slower ({policy.slow_because})")
     if method.trains:
-        run.say(policy.engine.fit_into_memory(policy, prompt_ids, config, token_logprobs))
+        line = policy.engine.fit_into_memory(policy, prompt_ids, config, token_logprobs)
+        run.say(line)           # it has set policy.micro_batch and policy.offload
     if state.step < 0:
         rows = [Row(WARM_START, [], [], c) for c in task.warm_start(config.seed)]
         archive.add(evaluate(run, task, archive, rows, step=0))
@@ -550,6 +550,7 @@ def what_to_ask(config: Config, task: Task, policy: Policy, prompt_ids: list[int
                 parents: list[str]) -> list[Ask]:
     """n_on_policy candidates under the task prompt, n_neighbors under the neighbour prompt. While
     there is no parent, all of them are on-policy."""
+    parents = parents if config.n_neighbors else []
     while parents and not fits(policy, task.variation_prompt(parents)):
         parents = parents[1:]           # the context is full: the worst parent is left out
     if not parents:
@@ -581,17 +582,17 @@ def train(config: Config, method: Method, policy: Policy, optimizer, group: list
 
 # ------------------------------------------------------------------------------------- command line
 
-def run(task: str | Task = "wordsearch", *, command: list[str] = (), **given) -> dict:
+def run(task: str | Task = "wordsearch", *, argv: list[str] | None = None, **given) -> dict:
     """A search from Python: run("wordsearch", target="cement", seed=1). Returns its summary.
 
     task: a name as for --task, or an instance of a Task. given: what the command line has as flags,
-    with underscores. Raises UserError for what it cannot use."""
+    with underscores. argv: the command line, where there was one. Raises UserError."""
     task, given = settings.make_task(task, given, tasks.load_task_class)
     config = resolve(given, task)
     method, modifiers = settings.build_method(config, task, given, METHODS)
     options = settings.run_options(given)
     settings.check_known(given, config, options, task, modifiers)
-    with opened(config, options, method, modifiers, task, list(command)) as this_run:
+    with opened(config, options, method, modifiers, task, argv) as this_run:
         if not this_run.finished:
             policy = load_policy(config, settings.model_source(config.model, task), options)
             with this_run.progress(config.budget, config.steps):
@@ -611,7 +612,7 @@ def main(argv: list[str]) -> None:
     groups |= settings.modifier_classes(first, cls, Config(), METHODS)
     given = flags.parse(argv, groups, settings.CHOICES, prog="migrate.py", version=VERSION,
                         description=__doc__.split("\n")[0])
-    run(given.pop("task", Config.task), command=argv, **given)
+    run(given.pop("task", Config.task), argv=argv, **given)
 
 
 if __name__ == "__main__":

@@ -222,6 +222,47 @@ def test_dropout_is_off_although_the_model_stays_in_train_mode(engine):
     assert torch.equal(once, again)
 
 
+# ---------------------------------------------------------------------------------------- one group
+
+def test_several_candidates_in_one_completion_are_rows_of_their_own(monkeypatch):
+    """Each is scored by itself and trained as its own completion + EOS; one that did not come is an
+    invalid proposal."""
+    policy = load(folder_of("llama3"))
+    answers = iter(['["cement", "mortar"]', "I cannot say."])
+
+    def answer(policy, prompts, seed):
+        return [[policy.tokenizer(next(answers), add_special_tokens=False)["input_ids"] + [3]
+                 for _ in range(n)] for _, n in prompts]
+    monkeypatch.setattr(migrate, "sample", answer)
+    ask = Ask(migrate.encode_prompt(policy, "x"), 6, "on-policy", [])
+    rows = migrate.draw(policy, WordSearch(candidates_per_completion=3), [ask], Archive(), (0, 1))
+    assert [r.candidate for r in rows] == ["cement", "mortar", None, None, None, None]
+    assert policy.tokenizer.decode(rows[0].tokens) == '["cement"]<|eot_id|>'
+    assert [r.kept for r in rows] == [True, True, True, False, False, False]
+
+
+def test_greedy_replays_come_from_the_top_k_with_their_own_tokens():
+    policy, archive = load(folder_of("tiny")), archive_of([0.9, 0.1, 0.8, 0.7, 0.2])
+    archive["c0"].tokens = None                 # warm start: rendered
+    archive["c0"].candidate = "cement"
+    config = config_for(folder_of("tiny"), n_greedy=3, top_k=3)
+    rows = migrate.replay(policy, WordSearch(), archive, config, random.Random(0))
+    assert sorted(r.score for r in rows) == [0.7, 0.8, 0.9]
+    assert all(r.origin == "greedy" for r in rows)
+    tokens = {r.candidate: r.tokens for r in rows}
+    assert tokens["c2"] == [2] and policy.tokenizer.decode(tokens["cement"]) == "cement <eos>"
+    assert not migrate.replay(policy, WordSearch(), Archive(), config, random.Random(0))
+
+
+def test_what_lies_beyond_the_budget_is_neither_scored_nor_counted(tmp_path):
+    candidates = ("oak", "elm", "oak", "fir", None, "fir", "elm")
+    rows = [Row("on-policy", [], [1], c) for c in candidates]
+    migrate.evaluate(Run(tmp_path / "r", {}, False), Letters(), Archive(), rows, 1, 2)
+    assert [(row.candidate, row.new, row.valid) for row in rows] == [
+        ("oak", True, True), ("elm", True, True), ("oak", False, True), (None, False, False),
+        ("elm", False, True)]
+
+
 # --------------------------------------------------------------------------------------------- GRPO
 
 def test_advantages_by_hand():
@@ -361,47 +402,6 @@ def test_an_update_does_not_depend_on_its_micro_batches(engine):
         assert metrics == pytest.approx(expected, abs=1e-4)
         for name, p in weights.items():
             assert torch.allclose(other_weights[name], p, atol=1e-5), name
-
-
-# ---------------------------------------------------------------------------------------- one group
-
-def test_several_candidates_in_one_completion_are_rows_of_their_own(monkeypatch):
-    """Each is scored by itself and trained as its own completion + EOS; one that did not come is an
-    invalid proposal."""
-    policy = load(folder_of("llama3"))
-    answers = iter(['["cement", "mortar"]', "I cannot say."])
-
-    def answer(policy, prompts, seed):
-        return [[policy.tokenizer(next(answers), add_special_tokens=False)["input_ids"] + [3]
-                 for _ in range(n)] for _, n in prompts]
-    monkeypatch.setattr(migrate, "sample", answer)
-    ask = Ask(migrate.encode_prompt(policy, "x"), 6, "on-policy", [])
-    rows = migrate.draw(policy, WordSearch(candidates_per_completion=3), [ask], Archive(), (0, 1))
-    assert [r.candidate for r in rows] == ["cement", "mortar", None, None, None, None]
-    assert policy.tokenizer.decode(rows[0].tokens) == '["cement"]<|eot_id|>'
-    assert [r.kept for r in rows] == [True, True, True, False, False, False]
-
-
-def test_greedy_replays_come_from_the_top_k_with_their_own_tokens():
-    policy, archive = load(folder_of("tiny")), archive_of([0.9, 0.1, 0.8, 0.7, 0.2])
-    archive["c0"].tokens = None                 # warm start: rendered
-    archive["c0"].candidate = "cement"
-    config = config_for(folder_of("tiny"), n_greedy=3, top_k=3)
-    rows = migrate.replay(policy, WordSearch(), archive, config, random.Random(0))
-    assert sorted(r.score for r in rows) == [0.7, 0.8, 0.9]
-    assert all(r.origin == "greedy" for r in rows)
-    tokens = {r.candidate: r.tokens for r in rows}
-    assert tokens["c2"] == [2] and policy.tokenizer.decode(tokens["cement"]) == "cement <eos>"
-    assert not migrate.replay(policy, WordSearch(), Archive(), config, random.Random(0))
-
-
-def test_what_lies_beyond_the_budget_is_neither_scored_nor_counted(tmp_path):
-    candidates = ("oak", "elm", "oak", "fir", None, "fir", "elm")
-    rows = [Row("on-policy", [], [1], c) for c in candidates]
-    migrate.evaluate(Run(tmp_path / "r", {}, False), Letters(), Archive(), rows, 1, 2)
-    assert [(row.candidate, row.new, row.valid) for row in rows] == [
-        ("oak", True, True), ("elm", True, True), ("oak", False, True), (None, False, False),
-        ("elm", False, True)]
 
 
 # ------------------------------------------------------------------------------------------ methods

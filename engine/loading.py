@@ -97,7 +97,7 @@ def exact_sampling(model, tokenizer, source: str, config):
 
 
 def quiet_libraries() -> None:
-    """What these libraries log at their import would tear the display."""
+    """Silences what these libraries print at import: it would break the progress bar."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import transformers
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)    # its import sets the level

@@ -1,4 +1,4 @@
-"""Scoring: log-probabilities of a group of completions, with the prompt encoded once."""
+"""Log-probabilities of a group of completions, with the prompt computed once."""
 from __future__ import annotations
 
 from contextlib import nullcontext
@@ -22,20 +22,21 @@ class TokenLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, rows, tokens, head, tau):
-        """hidden: (N, d); tokens: (M,), each is scored behind hidden[rows], rows ascending."""
+    def forward(ctx, hidden, source, tokens, head, tau):
+        """hidden: (N, d); tokens: (M,). Token j is predicted from hidden[source[j]]; source
+        ascends."""
         size = max(1, CHUNK // head.out_features)
         logprobs, entropies, means = [], [], []
         for start, h in zip(range(0, len(hidden), size), hidden.split(size)):
             log_p = torch.log_softmax(head(h).float() / tau, dim=-1)                # (size, V)
             p = log_p.exp()
-            here = (rows >= start) & (rows < start + size)
-            logprobs.append(log_p[rows[here] - start, tokens[here]])
+            here = (source >= start) & (source < start + size)
+            logprobs.append(log_p[source[here] - start, tokens[here]])
             entropies.append(-torch.linalg.vecdot(p, log_p))
             if ctx.needs_input_grad[0]:
                 means.append(p.to(h.dtype) @ head.weight)                           # (size, d)
         if means:
-            ctx.save_for_backward(torch.cat(means), rows, tokens)
+            ctx.save_for_backward(torch.cat(means), source, tokens)
         ctx.head, ctx.tau = head, tau
         entropy = torch.cat(entropies)
         ctx.mark_non_differentiable(entropy)
@@ -43,10 +44,10 @@ class TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _):                                                     # (M,)
-        mean, rows, tokens = ctx.saved_tensors
-        slopes = (ctx.head.weight[tokens] - mean[rows]) / ctx.tau                   # (M, d)
+        mean, source, tokens = ctx.saved_tensors
+        slopes = (ctx.head.weight[tokens] - mean[source]) / ctx.tau                   # (M, d)
         weighted = grad.to(mean.dtype)[:, None] * slopes
-        return torch.zeros_like(mean).index_add(0, rows, weighted), None, None, None, None
+        return torch.zeros_like(mean).index_add(0, source, weighted), None, None, None, None
 
 
 def prompt_pass(model, prompt_ids: list[int]) -> list:
@@ -75,16 +76,16 @@ def completion_pass(model, prompt: list, completions: list[list[int]], tau: floa
         inner = inner_model(model)(input_ids=inputs, past_key_values=cache,
                                    use_cache=True).last_hidden_state.to(device)     # (n, T-1, d)
         hidden = torch.cat([hidden, inner[real]])                                   # (N, d)
-    # Which prediction each token is scored behind: the first tokens behind prediction 0, the
-    # prompt's, then 1, 2, .. row by row.
-    rows = torch.arange(1 - n, len(hidden), device=device).clamp(min=0)
+    # Which hidden state predicts each token. State 0 is the prompt's last, and predicts the first
+    # token of every row. States 1, 2, .. predict the others, row by row.
+    source = torch.arange(1 - n, len(hidden), device=device).clamp(min=0)
     in_order = torch.cat([tokens[:, 0], tokens[:, 1:][real]])
-    logprobs, entropy = TokenLogprobs.apply(hidden, rows, in_order, head, tau)
+    logprobs, entropy = TokenLogprobs.apply(hidden, source, in_order, head, tau)
     padded = torch.zeros_like(mask[:, 1:])
 
     def as_rows(x):         # (n + real tokens behind the first,) -> (n, T)
         return torch.cat([x[:n, None], padded.masked_scatter(real, x[n:])], dim=1)
-    return as_rows(logprobs), as_rows(entropy[rows]), mask
+    return as_rows(logprobs), as_rows(entropy[source]), mask
 
 
 def expanded_cache(keys_and_values: list, n: int) -> DynamicCache:

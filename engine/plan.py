@@ -26,17 +26,15 @@ def fit_into_memory(policy, prompt_ids: list[int], config, token_logprobs) -> st
 
     token_logprobs: that of migrate.py, for the plain path.
     """
-    def score_one_row():
+    def one_row():
         return list(token_logprobs(policy, prompt_ids, [[0] * config.max_new_tokens]))
     G = config.n_on_policy + config.n_greedy + config.n_neighbors
     if policy.slow_because:
-        plan = plan_plain(policy.model, score_one_row, G, policy.micro_batch)
+        plan = plan_plain(policy.model, one_row, G, policy.micro_batch)
     else:
         plan = plan_shared(policy.model, prompt_ids, G, config.max_new_tokens, config.temperature,
                            policy.micro_batch)
     policy.micro_batch, policy.offload, line = plan
-    if policy.slow_because:
-        line += f"; the plain path, which is slower ({policy.slow_because})"
     return line
 
 
@@ -63,12 +61,12 @@ def plan_shared(model, prompt_ids: list[int], G: int, T: int, tau: float,
     return rows, False, line
 
 
-def plan_plain(model, score_one_row, G: int, size: int = 0) -> tuple[int, bool, str]:
+def plan_plain(model, one_row, G: int, size: int = 0) -> tuple[int, bool, str]:
     """The same for the plain path, which computes the prompt anew for each row.
 
-    score_one_row: computes the log-probabilities of one row of full length.
+    one_row: computes the log-probabilities of one row of full length.
     """
-    of_row, _ = activations(model, score_one_row)
+    of_row, _ = activations(model, one_row)
     rows, line = micro_batches(free_memory(model), 0, of_row, G, size)
     return rows, False, line
 

@@ -22,6 +22,7 @@ import tasks
 from examples import baseline
 from examples.graph_operators import cross, mutate
 from runlog.errors import exit_code
+from tiny.quality import sample_candidates
 
 ROOT = Path(__file__).resolve().parent.parent
 POPULATION, CHILDREN, MUTATION_RATE = 120, 70, 0.067
@@ -59,7 +60,7 @@ def first_generation(seed: int, data: Path | None) -> list[str]:
     task = tasks.Molecule()
     policy = migrate.load_policy(migrate.resolve({"task": "molecule", "seed": seed}, task),
                                  str(ROOT / "tiny" / "molecule"))
-    drawn = migrate.sample_candidates(policy, task, task.prompt(), 2 * POPULATION, seed)
+    drawn = sample_candidates(policy, task, task.prompt(), 2 * POPULATION, seed)
     return list(dict.fromkeys(smiles for smiles in drawn if smiles))[:POPULATION]
 
 

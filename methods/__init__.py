@@ -1,1 +1,1 @@
-"""What is not in the paper: rows of METHODS, and modifiers that fit any row."""
+"""More rows of METHODS (migrate-evo is the paper's, discover is not), and modifiers of any row."""

@@ -3,9 +3,9 @@
     python migrate.py --task wordsearch --method migrate+std              # A_i / std(r)
     python migrate.py --task wordsearch --method migrate+own-prompt       # neighbours' own prompt
     python migrate.py --task wordsearch --method migrate+base-neighbors   # neighbours from the base
-    python migrate.py --task wordsearch --method migrate+no-update        # search without training
 
-Other ablations are settings: --n-on-policy, --n-greedy, --n-neighbors, --top-k.
+Other ablations are settings: --n-on-policy, --n-greedy, --n-neighbors, --top-k, and --lr 0 for a
+search without its update.
 """
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import math
 from dataclasses import replace
 
 from migrate import Method, Row, grpo_loss
+from runlog.errors import UserError
 from runlog.ledger import NEIGHBOR
 from runlog.slow import torch
 
@@ -21,13 +22,10 @@ def std(method: Method) -> Method:
     """Divides advantages by the group's standard deviation: GRPO as first published."""
     def advantages(rows, scores):
         worth, in_loss = method.advantages(rows, scores)
-        return worth / scores.std().clamp(min=1e-8), in_loss
+        if len(scores) > 1:         # one row has no deviation
+            worth = worth / scores.std().clamp(min=1e-8)
+        return worth, in_loss
     return replace(method, advantages=advantages)
-
-
-def no_update(method: Method) -> Method:
-    """The same search without any training."""
-    return replace(method, trains=False)
 
 
 def base_neighbors(method: Method) -> Method:
@@ -50,7 +48,9 @@ def own_prompt(method: Method) -> Method:
 
 def own_prompt_update(policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages,
                       in_loss, config) -> dict:
-    """migrate.update with a prompt for each row."""
+    """migrate.update with a prompt for each row: one padded batch, no KL term, no micro-batches."""
+    if config.kl_coef:
+        raise UserError("+own-prompt has no KL term: leave --kl-coef out")
     device = policy.model.device
     advantages, in_loss = advantages.to(device), in_loss.to(device)                     # (G,) each
     prompts = [row.prompt_ids if row.origin == NEIGHBOR else prompt_ids for row in rows]
@@ -90,5 +90,4 @@ def logprobs_under(policy, prompts: list[list[int]], completions: list[list[int]
     return log_probs[row, position - 1, ids.gather(1, position)], mask
 
 
-METHODS = {"std": std, "no-update": no_update, "base-neighbors": base_neighbors,
-           "own-prompt": own_prompt}
+METHODS = {"std": std, "base-neighbors": base_neighbors, "own-prompt": own_prompt}

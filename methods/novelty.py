@@ -4,21 +4,23 @@
 
 Three parts, for searches that count unique evaluations of f (--budget):
 
-1. Repeats are drawn again, up to `max_draws` times. A repeat that remains is worth 0 to the update.
-   If it kept its score, the policy would learn to repeat it, and groups would fill with repeats.
+1. A repeat or an unreadable completion is drawn again, `max_draws` times at most. A repeat that
+   remains enters the update with score 0: its advantage is negative, and it stays in the loss. If
+   it kept its score, the policy would learn to repeat it, and groups would fill with repeats.
 2. `pull_only`: a neighbour that is worth less than the group's mean is left out of the loss. It was
    sampled under another prompt. Lowering its probability under the task prompt moves the weights
    and teaches nothing; over thousands of evaluations it destroys the policy.
 3. `patience`: a search that has not improved its top k for so many evaluations begins afresh, with
-   the first weights and without its parents. What was scored stays known.
+   the first weights and without its parents. What was scored stays known, and the learning rate
+   goes on falling.
 """
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
 
-import migrate
 from migrate import Archive, Ask, Method, Row
+from runlog.errors import UserError
 from runlog.ledger import GREEDY, NEIGHBOR
 from runlog.slow import torch
 
@@ -26,13 +28,13 @@ from runlog.slow import torch
 @dataclass
 class Novelty:
     """Method -> Method. The fields are its settings, and become flags."""
-    max_draws: int = 3          # draw again, up to this many times in all, while there are repeats
+    max_draws: int = 3          # draws of a row in all, while it is a repeat or unreadable
     pull_only: bool = False     # leave neighbours with a negative advantage out of the loss
     patience: int = 0           # begin afresh after so many evaluations without a better top k
 
     def __post_init__(self):
         if self.max_draws < 1 or self.patience < 0:
-            raise migrate.UserError("--max-draws must be at least 1, --patience at least 0")
+            raise UserError("--max-draws must be at least 1, --patience at least 0")
 
     def __call__(self, method: Method) -> Method:
         self.method = method
@@ -64,7 +66,7 @@ class Novelty:
         return rows
 
     def advantages(self, rows: list[Row], scores):
-        """The method's own advantages with repeats worth 0; (G,) and (G,) bool.
+        """The method's own advantages, as if every repeat had scored 0; (G,) and (G,) bool.
 
         A replay is no repeat: it is there because it is known.
         """

@@ -47,7 +47,7 @@ def exit_code(main, argv: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def endings(folder: Path, argv: list[str]):
+def endings(folder: Path, argv: list[str] | None):
     """Whatever ends a run early, the user reads what was found, where it is and how to go on."""
     try:
         yield
@@ -76,14 +76,19 @@ def is_out_of_memory(error: BaseException) -> bool:
         "torch" in sys.modules and isinstance(error, torch.OutOfMemoryError))
 
 
-def describe_stop(folder: Path, argv: list[str], continues: bool) -> str:
-    """What a run that ended early has found and, where that helps, the command that goes on."""
+def describe_stop(folder: Path, argv: list[str] | None, continues: bool) -> str:
+    """What a run that ended early has found and, where that helps, the command that goes on.
+
+    argv: None if the search was started from Python.
+    """
     best = best_first(read_evaluations(folder), 1)
     found = "nothing scored yet"
     if best:
         found = f"best so far: {best[0].candidate!r} with score {best[0].score:.4f}"
     text = f"\nstopped; {found}. Everything scored is in {folder}"
-    if continues:
+    if continues and argv is None:
+        text += f"; continue with migrate.run(.., out={str(folder)!r}, resume=True)"
+    elif continues:
         again = [word for word in argv if word != "--resume"]
         if "--out" not in argv:
             again += ["--out", str(folder)]

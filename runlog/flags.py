@@ -17,7 +17,9 @@ def parse(argv: list[str], groups: dict, choices: dict, version: str, **about) -
     groups: {title: dataclass}. A field that two of them have belongs to the first. about: what
     argparse.ArgumentParser takes.
     """
-    parser, seen = Parser(**about), set()
+    epilog = "[..] holds where neither the preset nor the method sets a value."
+    parser = Parser(epilog=epilog, **about)
+    seen = set()
     parser.add_argument("--version", action="version", version=f"MiGrATe {version}")
     for title, cls in groups.items():
         add_flags(parser.add_argument_group(title), cls, seen, choices)

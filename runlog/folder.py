@@ -171,17 +171,19 @@ class Run:
 
 
 @contextlib.contextmanager
-def opened(config, options, method, modifiers: dict, task, command: list[str]):
+def opened(config, options, method, modifiers: dict, task, argv: list[str] | None):
     """The folder of a search, new or resumed; what ends the search early is told in one line.
 
     config, options, method: migrate.Config, RunOptions and migrate.Method. modifiers: {name:
-    settings}. A folder in which nothing was scored before an error of the user is removed again.
+    settings}. argv: the command line; None if the search was started from Python. A folder in which
+    nothing was scored before an error of the user is removed again.
     """
-    name = f"{task.name}-{task.target}-{config.method}-seed{config.seed}"
+    parts = (task.name, task.target, config.method, f"seed{config.seed}")
+    name = "-".join(filter(None, parts))
     folder = Path(options.out) if options.out else free_folder(name, options.resume)
     record = {"config": asdict(config), "run": {"quantize": options.quantize},
-              "modifiers": modifiers, "options": task_options(task), "command": command}
-    with endings(folder, command):
+              "modifiers": modifiers, "options": task_options(task), "command": argv or []}
+    with endings(folder, argv):
         run = Run(folder, record, options.resume)
         if run.finished:
             print(f"{folder} is finished already")

@@ -20,8 +20,10 @@ class Evaluation:
     candidate: str
     score: float            # f(candidate)
     valid: bool             # False: it could not be scored; never a parent, never replayed
-    tokens: list[int] | None = None     # the completion as sampled, first EOS included; None: the
-    info: dict = field(default_factory=dict)    # candidate never was a completion. info: the task's
+    # The tokens that a replay trains on: those sampled, the first EOS included, or the task's
+    # rendering where a completion held several candidates. None: warm start.
+    tokens: list[int] | None = None
+    info: dict = field(default_factory=dict)    # what else the scorer said
 
 
 def best_first(evaluations: Iterable[Evaluation], k: int | None = None) -> list[Evaluation]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from runlog.ledger import Evaluation, best_first
+from runlog.settings import COUNTS
 
 
 def step_metrics(state, archive, rows: list, group: list, metrics: dict,
@@ -73,7 +74,6 @@ def search_summary(config, task, state, evaluations: list[Evaluation], stop: str
 
 
 NOT_COMPARED = ("task", "model", "method", "preset", "seed", "steps", "init_adapter")
-COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
 PUBLISHED = ("random", "ns", "opro", "grpo", "grpo-greedy", "migrate", "migrate-opro",
              "migrate-evo")
 
@@ -112,8 +112,8 @@ def differences(config, method, modifiers: dict, paper: dict) -> str:
             before = "-" if published[key] is None else published[key]
             changed.append(f"{key} {value} ({before})")
     if not changed:
-        return "settings: the paper's"
-    return "settings: the paper's, but for " + ", ".join(changed)
+        return "search settings: the paper's"
+    return "search settings: the paper's, but for " + ", ".join(changed)
 
 
 STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
@@ -127,8 +127,8 @@ def print_summary(folder: Path) -> None:
     best = repr(s["best"])
     if "\n" in (s["best"] or ""):
         program, best = s["best"], "(below)"
-    print(f"{s['target']}, {STOPS[s['stop']]}: best {best} with score {s['best_score']:.4f}, "
-          f"proposal {s['best_at_proposal']}")
+    print(f"{s['target'] or s['task']}, {STOPS[s['stop']]}: best {best} with score "
+          f"{s['best_score']:.4f}, proposal {s['best_at_proposal']}")
     print(f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, "
           f"{s['repeats']} repeats, {s['invalid']} invalid), {s['steps']} steps, "
           f"{s['seconds']:.0f} s")

@@ -1,4 +1,4 @@
-"""Finds a method, a modifier or a task by name: in a table, in a room, or in a file of the user."""
+"""Finds a method, a modifier or a task: in a table, in a folder, or in a file of the user."""
 from __future__ import annotations
 
 import functools
@@ -28,12 +28,12 @@ def import_file(path: str):
 
 
 def run_module(name: str, argv: list[str]) -> None:
-    """Calls main(argv) of a module that migrate.py does not know, tools.finished, say."""
+    """Calls main(argv) of a module that imports migrate.py, so that migrate.py cannot import it."""
     importlib.import_module(name).main(argv)
 
 
-def find(name: str, table: dict, room: Path):
-    """What `name` stands for: an entry of table; of a METHODS in one of the room's files; or, for
+def find(name: str, table: dict, folder: Path):
+    """What `name` stands for: an entry of table; of a METHODS in one of the folder's files; or, for
     path/to/file.py:name, what that file calls so. Raises UserError."""
     path, _, attribute = name.rpartition(":")
     if path.endswith(".py"):
@@ -42,16 +42,16 @@ def find(name: str, table: dict, room: Path):
             raise UserError(f"{path} defines no {attribute}")
         return getattr(module, attribute)
     if name not in table:
-        table = table | entries(room)
+        table = table | entries(folder)
     if name not in table:
         raise UserError(f"unknown method {name!r}; choose from {', '.join(table)}, or give "
                         "path/to/file.py:name")
     return table[name]
 
 
-def entries(room: Path) -> dict:
-    """Everything that the files of a room list in their METHODS."""
+def entries(folder: Path) -> dict:
+    """Everything that the files of a folder list in their METHODS."""
     found = {}
-    for path in sorted(room.glob("[a-z]*.py")):
-        found |= importlib.import_module(f"{room.name}.{path.stem}").METHODS
+    for path in sorted(folder.glob("[a-z]*.py")):
+        found |= importlib.import_module(f"{folder.name}.{path.stem}").METHODS
     return found

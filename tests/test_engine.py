@@ -149,10 +149,10 @@ def models_page() -> str:
              "Any causal language model of transformers runs. Where a model allows it, the fast "
              "path (`engine/`)", "computes the prompt once for all rows of a group. Else the plain "
              "functions of `migrate.py` do the work.", "They are slower and give the same results. "
-             "A run says which path it takes, and why, before it starts.", "",
-             "`tests/test_engine.py` builds a small model of each family with random weights, "
-             "compares both paths,", "and makes this table. (`MAKE_DOCS=1 python -m pytest -q "
-             "tests/test_engine.py` writes it anew.)", "",
+             "A run that takes the plain path says so, and why.", "",
+             "`tests/test_engine.py` builds a small model of each family with random weights. It "
+             "compares both paths", "where a family has both, and makes this table. "
+             "(`MAKE_DOCS=1 python -m pytest -q", "tests/test_engine.py` writes it anew.)", "",
              "| family | for example | path | `--lora-targets` |", "|---|---|---|---|"]
     for family, (_, examples) in FAMILIES.items():
         why = reason(family)
@@ -189,7 +189,7 @@ def test_the_plain_path_serves_what_the_fast_one_cannot_in_a_whole_search(tmp_pa
                 return [completion[:3]] if completion.strip() else []
         summary = migrate.search(config, migrate.METHODS["migrate"], Letter(), policy, run)
         assert summary["proposals"] == 20 and summary["evaluations"] > 3
-        assert "the plain path, which is slower" in said[0]
+        assert "the plain path, which is slower" in said[0] and "memory:" in said[1]
 
 
 def config_for_words(family: str):

@@ -23,7 +23,15 @@ from domains.words import word_vectors
 from runlog.errors import exit_code
 from runlog.ledger import read_jsonl
 from tasks import Molecule, WordSearch
-from tiny import arc_programs, pretrain_arc, pretrain_molecules, pretrain_words, trainer, wordnet
+from tiny import (
+    arc_programs,
+    pretrain_arc,
+    pretrain_molecules,
+    pretrain_words,
+    quality,
+    trainer,
+    wordnet,
+)
 from tiny.arc_grids import GRIDS, random_look
 from tiny.arc_operations import OPERATIONS
 
@@ -188,7 +196,7 @@ def test_the_bundled_policy_knows_molecules():
                                  str(HERE / "tiny" / "molecule"))
 
     def draw(prompt, n):
-        drawn = migrate.sample_candidates(policy, task, prompt, n, 0)
+        drawn = quality.sample_candidates(policy, task, prompt, n, 0)
         return [smiles for smiles in drawn if smiles]
 
     molecules = draw(task.prompt(), 200)

@@ -20,6 +20,7 @@ import numpy as np
 import migrate
 import tasks
 from domains.words import word_vectors
+from runlog.ledger import ON_POLICY
 from runlog.slow import torch
 from tiny import arc_programs
 
@@ -30,6 +31,13 @@ def load(task: tasks.Task, folder: Path, **settings):
     """The policy with fresh LoRA weights, which change nothing: the base model."""
     given = {"task": task.name, "preset": "tiny", **settings}
     return migrate.load_policy(migrate.resolve(given, task), str(folder))
+
+
+def sample_candidates(policy, task: tasks.Task, prompt: str, n: int, seed: int) -> list:
+    """The first candidate of each of n completions; None where there is none."""
+    ask = migrate.Ask(migrate.encode_prompt(policy, prompt), n, ON_POLICY, [])
+    [completions] = migrate.sample(policy, [(ask.prompt_ids, n)], seed)
+    return [migrate.parse_rows(policy, task, tokens, ask)[0].candidate for tokens in completions]
 
 
 def print_table(rows: Iterable[tuple[str, str]]) -> None:
@@ -46,7 +54,7 @@ def wordsearch(folder: Path, listed: Path | None) -> None:
     policy = load(task, folder, max_new_tokens=4)
 
     def draw_words(prompt, n, seed=0):
-        drawn = migrate.sample_candidates(policy, task, prompt, n, seed)
+        drawn = sample_candidates(policy, task, prompt, n, seed)
         return [word if word in number else None for word in drawn]
 
     def similarity(pairs):
@@ -82,7 +90,7 @@ def molecule(folder: Path, listed: Path | None) -> None:
 
     from domains import objectives
     task = tasks.Molecule()
-    draw = functools.partial(migrate.sample_candidates, load(task, folder), task)
+    draw = functools.partial(sample_candidates, load(task, folder), task)
     samples = draw(task.prompt(), 2000, 0)
     valid = [smiles for smiles in samples if smiles]
     parents = list(dict.fromkeys(valid))[:200]
@@ -158,7 +166,7 @@ def arc_shares(policy, task: tasks.Arc, steps: list, n_samples: int, seed: int) 
     and whether a neighbour solves it. The parent of the neighbours is the true program without its
     last operation; of a program of one operation that is the identity."""
     true_program, parent = arc_programs.text(steps), arc_programs.text(steps[:-1])
-    drawn = [migrate.sample_candidates(policy, task, prompt, n_samples, seed)
+    drawn = [sample_candidates(policy, task, prompt, n_samples, seed)
              for prompt in (task.prompt(), task.variation_prompt([parent]))]
     programs, neighbours = (set(filter(None, candidates)) for candidates in drawn)
     scores, neighbour_scores = (dict(task.score(list(chosen))) for chosen in (programs, neighbours))
