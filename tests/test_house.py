@@ -128,7 +128,7 @@ def test_one_step_needs_no_other_file_than_tasks():
     names = {name for name, _, _ in imports(HERE / "migrate.py") if name in RANK}
     assert names == {"runlog", "tasks", "reports", "hub", "engine"}
     called = set(re.findall(r"policy\.engine\.(\w+)", (HERE / "migrate.py").read_text()))
-    assert called == {"sample", "token_logprobs", "fit_into_memory"}
+    assert called == {"chat", "sample", "token_logprobs", "fit_into_memory"}
 
 
 def test_the_top_level_holds_what_a_visitor_expects():

@@ -9,7 +9,7 @@ import migrate
 import tasks
 from hub import commands
 from runlog.ledger import ON_POLICY
-from runlog.settings import RunOptions, model_source
+from runlog.settings import RunOptions, is_bundled, model_source
 
 
 def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: str) -> list[str]:
@@ -23,9 +23,11 @@ def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: 
     config = migrate.Config(**values | {"init_adapter": str(adapter)})
     config.model = model or config.model
     task = tasks.load_task_class(task_file or config.task)(**record["options"])
-    options = RunOptions(quantize=record.get("run", {}).get("quantize", ""))
+    used = record.get("run", {})
+    options = RunOptions(quantize=used.get("quantize", ""), dtype=used.get("dtype", ""))
     policy = migrate.load_policy(config, model_source(config.model, task), options)
     task.fits = functools.partial(migrate.fits, policy)
+    task.meet(is_bundled(config.model, task), policy.n_parameters)
     prompt, candidates = migrate.encode_prompt(policy, task.prompt()), []
     ask = migrate.Ask(prompt, n, ON_POLICY, [])
     for start in range(0, n, 32):

@@ -1,0 +1,73 @@
+"""Prompts -> token ids, through the chat template of whatever model it is.
+
+A prompt is a string, which is one turn of the user, or a conversation: a list of {"role": "system",
+"user" or "assistant", "content": text}.
+"""
+from __future__ import annotations
+
+from jinja2.exceptions import TemplateError
+
+from runlog.errors import UserError, one_line
+
+# Llama 3's template writes today's date unless it is given one. Qwen 3's and SmolLM3's think aloud
+# unless they are told not to. A prompt must be the same tomorrow, and an answer must be short.
+SETTINGS = dict(date_string="26 Jul 2024", enable_thinking=False)
+
+
+def encode(tokenizer, prompt: str | list[dict], eos_ids: frozenset[int]) -> list[int]:
+    """A prompt -> token ids (P,), with what asks the model for its answer behind it.
+
+    eos_ids: what ends a completion. Raises UserError for what is no conversation.
+    """
+    turns = conversation(prompt)
+    if tokenizer.chat_template:
+        return with_template(tokenizer, turns)
+    # A model without a template goes on with a text: one turn a line.
+    ids = tokenizer("\n".join(turn["content"] for turn in turns) + "\n")["input_ids"]
+    if ids and ids[-1] in eos_ids:          # some tokenizers close every text
+        ids = ids[:-1]
+    return ids
+
+
+def conversation(prompt: str | list[dict]) -> list[dict]:
+    """A prompt as a list of turns. Raises UserError."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    ok = isinstance(prompt, list) and prompt and all(
+        isinstance(turn, dict) and turn.get("role") in ("system", "user", "assistant")
+        and isinstance(turn.get("content"), str) for turn in prompt)
+    if not ok:
+        raise UserError("a prompt is a string, or a list of {'role': system, user or assistant, "
+                        f"'content': text}}, not {str(prompt)[:80]!r}")
+    return prompt
+
+
+def with_template(tokenizer, turns: list[dict]) -> list[int]:
+    """Renders a conversation. Some templates (Gemma's, Mistral's) know no system turn, or want user
+    and assistant in turn: these get the conversation of `folded`."""
+    if len(turns) > 1:
+        try:
+            text = tokenizer.apply_chat_template(turns, tokenize=False, **SETTINGS)
+        except TemplateError:
+            text = ""
+        if not all(turn["content"].strip() in text for turn in turns):     # some drop a turn
+            turns = folded(turns)
+    try:
+        return tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True,
+                                             **SETTINGS)["input_ids"]
+    except TemplateError as error:
+        raise UserError("the model's chat template refuses the prompt: "
+                        f"{one_line(error)}") from error
+
+
+def folded(turns: list[dict]) -> list[dict]:
+    """The conversation without a system turn, whose text goes in front of the first user turn, and
+    with one turn where one side has several in a row."""
+    merged: list[dict] = []
+    for turn in turns:
+        role = "user" if turn["role"] == "system" else turn["role"]
+        if merged and merged[-1]["role"] == role:
+            merged[-1]["content"] += "\n\n" + turn["content"]
+        else:
+            merged.append({"role": role, "content": turn["content"]})
+    return merged
