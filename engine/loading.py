@@ -7,7 +7,7 @@ import warnings
 
 import torch
 
-from engine.gguf import local_model
+from engine.gguf import local_model, public_name
 from runlog.errors import UserError, explain_loading, one_line
 
 
@@ -40,6 +40,7 @@ def load_model(source: str, quantize: str, dtype: str = ""):
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, ImportError, safetensors.SafetensorError) as error:
         raise UserError(explain_loading(source, error)) from error
+    model.name_or_path = public_name(source) or model.name_or_path      # peft writes it down
     return model, tokenizer
 
 

