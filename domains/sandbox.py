@@ -8,10 +8,14 @@ A server process, which runs this file, has numpy loaded, an empty environment a
 directory. It forks one child for each program. The child is killed after its program, and what it
 writes is read as JSON, at most a megabyte of it, and checked.
 
+A child cannot open any file, so the server loads scipy before it forks. It loads only the parts
+that a program names, when the first such program comes. This takes up to a second, once, and does
+not count as time of the program. Without scipy the sandbox works, and refuses to import it.
+
 Covered, on Linux with seccomp (x86_64 and arm64), without any privilege:
-  - endless loops, also in C and with every signal ignored: a CPU limit, and SIGKILL at the end of
-    the wall-clock limit
-  - memory, stack and output size: limits on address space, recursion and bytes read
+  - endless loops, also in C and with every signal ignored: a CPU limit, and SIGKILL when an input
+    takes longer than the wall-clock limit
+  - memory, stack and output size: limits on address space, recursion, stack and bytes read
   - files, network, processes, threads, signals, ptrace, shared memory: a filter of system calls is
     set after the fork. It allows only what computing needs. Everything else fails with EPERM: there
     is no open, no socket, no fork, no kill and no exec.
@@ -36,6 +40,7 @@ import ctypes
 import functools
 import importlib.util
 import json
+import math
 import os
 import platform
 import random
@@ -57,19 +62,38 @@ import numpy
 
 MODULES = ("numpy", "math", "collections", "itertools", "functools", "copy", "typing", "random",
            "re", "heapq", "operator", "dataclasses", "enum", "abc", "string", "bisect", "fractions",
-           "statistics")                # what programs may import
-NAMES = ("exec", "eval", "compile", "open", "input", "breakpoint", "__import__", "globals",
+           "statistics")                # what programs may import, besides scipy
+SCIPY = ("ndimage", "spatial", "signal", "stats", "optimize", "interpolate", "sparse.csgraph",
+         "cluster.hierarchy", "linalg", "fft", "special")       # the parts of scipy that work
+# What programs find without an import. Models that learned to write programs for a library of
+# helpers rely on these names.
+PREDEFINED = {"np": numpy, "numpy": numpy, "List": list, "Tuple": tuple}
+NAMES = ("exec", "eval", "compile", "open", "breakpoint", "__import__", "globals",
          "__builtins__", "__loader__")  # what they may not use
 MAX_SIDE = 64                           # rows and columns of a result, at most
 MAX_OUTPUT = 1 << 20                    # bytes read from a child, at most
+MAX_INPUTS = 10                         # the time limit grows with the inputs, up to this many
+# A recursion through Python alone needs no stack of C. Through numpy, scipy or sorted() it needs up
+# to 3 kB for each level (measured), so this stack is enough for twice as much.
+RECURSION = 10_000                      # levels; a flood fill of a grid of 30 x 30 needs 900
+STACK = 64 << 20                        # bytes
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use, for all its inputs together."""
-    seconds: float = 2.0            # wall clock
-    cpu_seconds: int = 2            # rounded up by the kernel
-    memory: int = 1 << 30           # bytes of address space, those of numpy included
+    """What one program may use.
+
+    The time limit is for each input: a program is stopped when it has worked on one input for
+    longer than `seconds` (on the first, the start of the program is included). In all it gets
+    `seconds` for each input, for 10 inputs at most. The limit on CPU time is the same total,
+    rounded up to whole seconds.
+    """
+    seconds: float = 2.0            # wall clock, for each input
+    memory: int = 1 << 30           # bytes of address space, those of numpy and scipy included
+
+    def total_seconds(self, n: int) -> float:
+        """The time limit for n inputs together."""
+        return self.seconds * min(n, MAX_INPUTS)
 
 
 @dataclass(frozen=True)
@@ -109,7 +133,10 @@ def refuse_node(node: ast.AST, modules: tuple[str, ...]) -> str | None:
     """The reason to refuse a program for one node of its syntax tree; None if there is none."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         for name in imported_names(node):
-            if name.split(".")[0] not in modules:
+            package = name.split(".")[0]
+            if package == "scipy" and not scipy_is_installed():
+                return f"imports {name}, and scipy is not installed"
+            if package not in (*modules, "scipy"):
                 return f"imports {name}"
     if isinstance(node, ast.Attribute):
         if node.attr.startswith("__") and node.attr != "__name__":
@@ -124,6 +151,11 @@ def imported_names(node: ast.Import | ast.ImportFrom) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return [node.module or "."]
+
+
+@functools.cache
+def scipy_is_installed() -> bool:
+    return importlib.util.find_spec("scipy") is not None
 
 
 # ---------------------------------------------------------------------------- limits of the child
@@ -172,29 +204,35 @@ def forbid_system_calls() -> None:
             raise OSError(ctypes.get_errno(), "prctl: " + os.strerror(ctypes.get_errno()))
 
 
-def limit_resources(limits: Limits) -> None:
-    """Sets the limits of this process on CPU time, memory, files written and files open.
+def limit_resources(limits: Limits, n: int) -> None:
+    """Sets the limits of this process, which runs a program on n inputs: on CPU time, memory,
+    stack, files written and files open. The limit on the stack is raised: most systems have 8 MB.
     The module resource is imported here because Windows has none."""
     import resource
-    for kind, most in ((resource.RLIMIT_CPU, limits.cpu_seconds),
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    if stack == resource.RLIM_INFINITY or stack > STACK:
+        stack = STACK
+    for kind, most in ((resource.RLIMIT_CPU, max(1, math.ceil(limits.total_seconds(n)))),
                        (resource.RLIMIT_AS, limits.memory),
+                       (resource.RLIMIT_STACK, stack),
                        (resource.RLIMIT_FSIZE, 0),
                        (resource.RLIMIT_CORE, 0),
                        (resource.RLIMIT_NOFILE, 64)):
         resource.setrlimit(kind, (most, most))
 
 
-def confine(pipe: int, limits: Limits, strict: bool) -> None:
+def confine(pipe: int, limits: Limits, n: int, strict: bool) -> None:
     """Takes everything from this process but `pipe`, which becomes file descriptor 3.
 
-    strict: without a filter of system calls the process ends, with status 9.
+    limits, n: for a program on n inputs. strict: without a filter of system calls the process ends,
+    with status 9.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.dup2(pipe, 3)
     os.closerange(4, 256)       # the server's pipes too: they carry the requests for other programs
-    limit_resources(limits)
+    limit_resources(limits, n)
     try:
         forbid_system_calls()
     except OSError:
@@ -206,13 +244,13 @@ def confine(pipe: int, limits: Limits, strict: bool) -> None:
 
 def child(request: dict, pipe: int, modules: dict) -> None:
     """Runs one program and writes one line of JSON for each input to the pipe. Never returns."""
-    confine(pipe, Limits(**request["limits"]), request["strict"])
+    confine(pipe, Limits(**request["limits"]), len(request["inputs"]), request["strict"])
     random.seed(0)
     numpy.random.seed(0)
-    sys.setrecursionlimit(500)
+    sys.setrecursionlimit(RECURSION)
     # The program may replace what the modules hold, so these are kept before it starts.
     write, dumps, leave, plain = os.write, json.dumps, os._exit, plain_grid
-    space = {"__name__": "program", **modules}
+    space = {"__name__": "program", **PREDEFINED, **modules}
     # BaseException: SystemExit and KeyboardInterrupt are failures of the program, too.
     try:
         exec(compile(request["program"], "program", "exec"), space)
@@ -257,6 +295,7 @@ def serve(prelude: str) -> None:
         return
     for text in sys.stdin:
         request = json.loads(text)
+        import_scipy(request["program"])
         output, into = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -265,7 +304,7 @@ def serve(prelude: str) -> None:
             finally:
                 os._exit(1)
         os.close(into)
-        data = read_capped(output, time.monotonic() + request["limits"]["seconds"])
+        data = read_lines(output, len(request["inputs"]), Limits(**request["limits"]))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(output)
@@ -282,9 +321,25 @@ def import_for_programs() -> None:
     numpy.zeros((2, 2), int) @ numpy.zeros((2, 2), int)
 
 
+def import_scipy(text: str) -> None:
+    """Imports the parts of scipy that a program or a file of helpers names. The others would only
+    make each fork slower. Does nothing without scipy: then the program's own import fails."""
+    if "scipy" not in text:
+        return
+    for part in SCIPY:
+        if part.split(".")[0] in text:
+            try:
+                importlib.import_module("scipy." + part)
+            except Exception:       # a broken scipy raises anything, and the server must go on
+                return
+
+
 def load_prelude(path: Path) -> dict:
     """The public names of the user's file of helpers. It becomes a module under its file's name,
-    too: programs may say `from common import *`. Raises what the file raises."""
+    too: programs may say `from common import *`. Raises what the file raises.
+
+    Helpers may import scipy when they are called. It is too late then, so it is imported now."""
+    import_scipy(path.read_text(encoding="utf-8"))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
@@ -292,17 +347,22 @@ def load_prelude(path: Path) -> dict:
     return {name: value for name, value in vars(module).items() if not name.startswith("_")}
 
 
-def read_capped(pipe: int, deadline: float) -> bytes:
-    """What a child writes until it ends, until the deadline (of time.monotonic), or until there are
-    MAX_OUTPUT bytes."""
-    data = b""
-    while len(data) <= MAX_OUTPUT:
-        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+def read_lines(pipe: int, n: int, limits: Limits) -> bytes:
+    """What a child writes until there are n lines, or until it ends, or until its time is over, or
+    until there are MAX_OUTPUT bytes. Each new line gives it limits.seconds for the next one."""
+    data, lines, now = bytearray(), 0, time.monotonic()
+    deadline, end = now + limits.seconds, now + limits.total_seconds(n)
+    while lines < n and len(data) <= MAX_OUTPUT and now < min(deadline, end):
+        ready, _, _ = select.select([pipe], [], [], min(deadline, end) - now)
         block = os.read(pipe, 65536) if ready else b""
         if not block:
             break
         data += block
-    return data[:MAX_OUTPUT]
+        now = time.monotonic()
+        if b"\n" in block:
+            lines += block.count(b"\n")
+            deadline = now + limits.seconds
+    return bytes(data[:MAX_OUTPUT])
 
 
 def checked(data: bytes, n: int) -> dict:
@@ -433,11 +493,10 @@ class Sandbox:
 def open_sandbox(seconds: float, prelude: str, workers: int = 1) -> Sandbox:
     """A sandbox for all searches of this process. Its servers end with the process.
 
-    seconds: time limit of a program. prelude: a Python file of helpers, or "". workers: how many
-    programs may run at a time.
+    seconds: time limit of a program for each input. prelude: a Python file of helpers, or "".
+    workers: how many programs may run at a time.
     """
-    limits = Limits(seconds=seconds, cpu_seconds=max(1, round(seconds)))
-    sandbox = Sandbox(limits, prelude, workers)
+    sandbox = Sandbox(Limits(seconds=seconds), prelude, workers)
     atexit.register(sandbox.close)
     return sandbox
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -227,7 +228,7 @@ WRONG_RESULTS = {
 def sandbox():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        opened = Sandbox(Limits(seconds=1.0, cpu_seconds=1), workers=2, check=False)
+        opened = Sandbox(Limits(seconds=1.0), workers=2, check=False)
     with opened:
         if not opened.strict:
             pytest.skip(f"no seccomp on this system: {caught}")
@@ -342,18 +343,26 @@ def test_the_obvious_is_refused_before_it_runs(program, reason):
         assert reason in refused
 
 
+def copy_of_the_sandbox(folder: Path, old: str, new: str):
+    """The module of the sandbox with some of its text replaced, from a file of its own: the server
+    process runs this file, too."""
+    source = Path(sandbox_module.__file__).read_text()
+    assert old in source
+    path = folder / "sandbox_elsewhere.py"
+    path.write_text(source.replace(old, new))
+    spec = importlib.util.spec_from_file_location("sandbox_elsewhere", path)
+    module = sys.modules["sandbox_elsewhere"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_without_seccomp_a_warning_says_so_and_limits_remain(tmp_path):
     """The same file on a system that has no such filter: a copy that takes itself to be on another
     platform."""
-    source = Path(sandbox_module.__file__).read_text()
-    copy = tmp_path / "sandbox_elsewhere.py"
-    copy.write_text(source.replace('sys.platform != "linux"', 'sys.platform != "plan9"'))
-    assert copy.read_text() != source
-    spec = importlib.util.spec_from_file_location("sandbox_elsewhere", copy)
-    module = sys.modules["sandbox_elsewhere"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    elsewhere_module = copy_of_the_sandbox(tmp_path, 'sys.platform != "linux"',
+                                           'sys.platform != "plan9"')
     with pytest.warns(UserWarning, match="seccomp"):
-        elsewhere = module.Sandbox(module.Limits(seconds=1.0, cpu_seconds=1), workers=1)
+        elsewhere = elsewhere_module.Sandbox(elsewhere_module.Limits(seconds=1.0), workers=1)
     with elsewhere:
         assert next(elsewhere.run([SANE], [GRID]))[1].outputs == [TURNED]
         assert next(elsewhere.run([HOSTILE["endless loop"]], [GRID]))[1].outputs == [None]
@@ -375,10 +384,241 @@ def test_a_prelude_is_there_for_programs_under_its_name(tmp_path):
         Sandbox(prelude=str(tmp_path / "broken.py"), workers=1)
 
 
+@pytest.mark.parametrize("imports, call", [
+    ("from scipy.ndimage import label", "label(g > 0)[0]"),
+    ("from scipy import ndimage", "ndimage.binary_fill_holes(g)"),
+    ("import scipy.ndimage as nd", "nd.rotate(g, 90, order=0)"),
+    ("import scipy", "scipy.ndimage.convolve(g > 1, np.ones((3, 3)), mode='constant')"),
+    ("from scipy.spatial.distance import cdist", "cdist(g, g) > 1"),
+    ("from scipy.spatial import KDTree", "[KDTree(g).query(g)[1]]"),
+    ("from scipy.signal import convolve2d", "convolve2d(g > 1, np.ones((2, 2)))"),
+    ("from scipy import stats", "[[stats.mode(g, axis=None).mode]]"),
+    ("from scipy.optimize import linear_sum_assignment as best", "[best(g)[0]]"),
+    ("from scipy.sparse.csgraph import connected_components", "[connected_components(g)[1]]"),
+    ("import scipy.linalg", "scipy.linalg.block_diag(g, g)")])
+def test_programs_may_use_scipy(imports, call, sandbox):
+    """Catches: an import that is refused, and parts of scipy that are loaded too late, when no file
+    can be opened any more."""
+    program = f"import numpy as np\n{imports}\ndef transform(g): return {call}"
+    assert sandbox_module.refuse(program) is None
+    space = {}
+    exec(program, space)
+    expected = numpy.array(space["transform"](numpy.array(GRID))).astype(int).tolist()
+    assert dict(sandbox.run([program], [GRID])) == {0: Result([expected])}
+
+
+def test_without_scipy_programs_run_and_its_import_is_refused_clearly(tmp_path):
+    """Catches: a sandbox that needs scipy. Here is a copy of the file that looks for a package of
+    another name, which nobody has."""
+    elsewhere = copy_of_the_sandbox(tmp_path, '"scipy', '"no_such_scipy')
+    program = "from no_such_scipy.ndimage import label\ndef transform(g): return g"
+    reason = "refused: imports no_such_scipy.ndimage, and scipy is not installed"
+    with elsewhere.Sandbox(workers=1) as sandbox:
+        assert next(sandbox.run([program], [GRID]))[1].error == reason
+        sandbox.check = False
+        [(_, result)] = sandbox.run([program], [GRID])
+        assert result.outputs == [None] and "No module named" in result.error
+        assert next(sandbox.run([SANE], [GRID]))[1].outputs == [TURNED]
+
+
+FLOOD_FILL = """
+def fill(grid, i, j):
+    if {outside} or grid[i, j] != 1:
+        return
+    grid[i, j] = 2
+    for a, b in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
+        fill(grid, a, b)
+
+def transform(grid):
+    fill(grid, 0, 0)
+    return grid
+"""
+
+
+@pytest.mark.parametrize("outside", [
+    "not (0 <= i < grid.shape[0] and 0 <= j < grid.shape[1])",
+    "np.any(np.array([i, j]) < 0) or (np.array([i, j]) >= grid.shape).any()"])
+@pytest.mark.parametrize("side", [30, 64])
+def test_a_recursive_flood_fill_reaches_every_cell(side, outside, sandbox):
+    """Catches: a limit on recursion below the number of cells. The fill goes up one column and down
+    the next, so it is as deep as there are cells."""
+    program = "import numpy as np\n" + FLOOD_FILL.format(outside=outside)
+    [(_, result)] = sandbox.run([program], [[[1] * side] * side])
+    assert result == Result([[[2] * side] * side])
+
+
+@pytest.mark.parametrize("body", [
+    "return f(x + 1)",
+    "return f(x.copy())",
+    "return sorted([x, x], key=f)",
+    "return np.frompyfunc(f, 1, 1)([1])",
+    "return np.vectorize(f)(np.ones(2))",
+    "return ndimage.generic_filter(np.ones((2, 2)), f, size=1)",
+    "return [f(y) for y in (1, 2)]"])
+def test_endless_recursion_is_an_error_and_no_crash(body, sandbox):
+    """Catches: a stack that is too small for the limit on recursion. Each level may use a part of
+    it in C, too. The failure on the first input leaves the second. (scipy hides the RecursionError
+    behind an error of its own.)"""
+    program = (f"import numpy as np\nfrom scipy import ndimage\ndef f(x): {body}\n"
+               "def transform(g): return f(g) if g[0, 0] else g")
+    [(_, result)] = sandbox.run([program], [GRID, [[0]]])
+    assert result.outputs == [None, [[0]]]
+    assert "RecursionError" in result.error or "SystemError" in result.error
+
+
+def test_a_real_overflow_of_the_stack_ends_its_program_only(sandbox):
+    """Catches: a crash of the server. A program that lifts the limit on recursion crashes."""
+    program = ("import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(x): return sorted([x], key=f)\n"
+               "def transform(g): return f(1)")
+    [(_, result)] = sandbox.run([program], [GRID])
+    assert result.outputs == [None] and "stopped" in result.error
+    assert dict(sandbox.run([SANE], [GRID])) == {0: Result([TURNED])}
+
+
+@pytest.mark.parametrize("program", [
+    "def transform(input): return input[::-1]",
+    "def transform(g):\n input = g.copy()\n return input[::-1]",
+    "input = -1\ndef transform(g): return g[::input]"])
+def test_a_variable_may_be_called_input(program, sandbox):
+    """Catches: the usual name of the usual parameter is refused."""
+    assert sandbox_module.refuse(program) is None
+    assert dict(sandbox.run([program], [GRID])) == {0: Result([[[3, 4], [1, 2]]])}
+
+
+def test_asking_for_input_gets_none(sandbox):
+    """Catches: a program that waits for input, or reads what the server is sent."""
+    program = "def transform(g): return [[int(input()[0])]]"
+    assert sandbox_module.refuse(program) is None
+    for number, result in sandbox.run([program, SANE] * 3, [GRID]):
+        if number % 2:
+            assert result == Result([TURNED])
+        else:
+            assert result.outputs == [None] and "EOFError" in result.error
+
+
+def test_programs_find_numpy_without_an_import(sandbox):
+    """Catches: NameError, where a model leaves out the imports that it always sees."""
+    program = ("def turn(g: List[List[int]]) -> Tuple[np.ndarray, int]: return np.rot90(g), 1\n"
+               "def transform(g: numpy.ndarray) -> np.ndarray: return turn(g)[0]")
+    assert dict(sandbox.run([program], [GRID])) == {0: Result([TURNED])}
+
+
+# Works for as many seconds as the first cell says, in tenths.
+WORK = ("import time\n"
+        "def transform(g):\n"
+        " end = time.monotonic() + g[0, 0] / 10\n"
+        " while time.monotonic() < end: pass\n"
+        " return g")
+
+
+def test_the_time_limit_is_for_each_input(sandbox):
+    """Catches: a program that is stopped though it takes less than the limit (1 second here) on
+    each input."""
+    grids = [[[6]], [[7]], [[6]], [[7]]]
+    assert dict(sandbox.run([WORK], grids)) == {0: Result(grids)}
+
+
+@pytest.mark.parametrize("stuck", [0, 2])
+def test_an_endless_loop_costs_the_limit_of_one_input(stuck, sandbox):
+    """Catches: the loop gets the time of all inputs, and answers before it are lost."""
+    program = f"def transform(g):\n while g[0, 0] == {stuck}: pass\n return g"
+    started = time.monotonic()
+    [(_, result)] = sandbox.run([program], [[[0]], [[1]], [[2]], [[3]]])
+    assert 0.9 < time.monotonic() - started < 2
+    assert result.outputs == [[[number]] if number < stuck else None for number in range(4)]
+    assert "stopped" in result.error
+
+
+def test_the_time_limit_grows_up_to_ten_inputs():
+    """Catches: a task with very many inputs, on which a slow program takes for ever."""
+    with Sandbox(Limits(seconds=0.25), workers=1, check=False) as sandbox:
+        started = time.monotonic()
+        [(_, result)] = sandbox.run([WORK], [[[1]]] * 60)
+        assert time.monotonic() - started < 4
+    assert result.outputs[0] == [[1]] and result.outputs[-1] is None
+
+
+def test_a_program_cannot_lengthen_its_time(sandbox):
+    """Catches: lines that are no answers and start the time limit anew, for ever."""
+    program = ("import os, time\n"
+               "def transform(g):\n"
+               " while True:\n"
+               "  os.write(3, b'\\n')\n"
+               "  time.sleep(0.5)")
+    started = time.monotonic()
+    [(_, result)] = sandbox.run([program], [GRID] * 3)
+    assert time.monotonic() - started < 3
+    assert result.outputs == [None] * 3
+
+
+# What programs for the library of BARC look like, and a library of that kind.
+COMMON = """
+import numpy as np
+import random
+
+class Color:
+    BLACK, BLUE, RED, GREEN = 0, 1, 2, 3
+
+def objects_of(grid, background=Color.BLACK, connectivity=4):
+    from scipy.ndimage import label
+    structure = np.ones((3, 3)) if connectivity == 8 else None
+    labels, n = label(grid != background, structure=structure)
+    return [np.where(labels == i + 1, grid, background) for i in range(n)]
+
+def flood_fill(grid, x, y, color):
+    old = grid[x, y]
+    if old == color:
+        return
+    grid[x, y] = color
+    for a, b in ((x + 1, y), (x - 1, y), (x, y + 1), (x, y - 1)):
+        if 0 <= a < grid.shape[0] and 0 <= b < grid.shape[1] and grid[a, b] == old:
+            flood_fill(grid, a, b, color)
+"""
+LIKE_BARC = """
+from common import *
+
+from typing import *
+from scipy.ndimage import binary_dilation
+
+# concepts:
+# objects, flood fill, counting
+
+# description:
+# Paint the largest object green, and the background around all of them blue.
+
+def largest(objects: List[np.ndarray]) -> np.ndarray:
+    return max(objects, key=lambda obj: np.sum(obj != Color.BLACK))
+
+def transform(input: np.ndarray) -> np.ndarray:
+    output = np.copy(input)
+    output[largest(objects_of(input, connectivity=8)) != Color.BLACK] = Color.GREEN
+    flood_fill(output, 0, 0, Color.BLUE)
+    assert binary_dilation(input).sum() > np.count_nonzero(input)
+    return output
+"""
+
+
+def test_programs_for_a_library_like_that_of_barc_run(tmp_path):
+    """Catches: what stopped such programs. scipy in the program, scipy that the library imports
+    when it is called, deep recursion, a variable called input, numpy without an import."""
+    (tmp_path / "common.py").write_text(COMMON)
+    grid = numpy.zeros((30, 30), int)
+    grid[5:8, 5:8] = 2
+    grid[20, 20] = 2
+    expected = numpy.where(grid, grid, 1)
+    expected[5:8, 5:8] = 3
+    first_object = numpy.where(expected == 3, 2, 0)
+    short = "from common import *\ndef transform(input): return objects_of(input)[0]"
+    with Sandbox(prelude=str(tmp_path / "common.py"), workers=1) as sandbox:
+        answers = dict(sandbox.run([short, LIKE_BARC], [grid.tolist()] * 4))
+    assert answers[0] == Result([first_object.tolist()] * 4)
+    assert answers[1] == Result([expected.tolist()] * 4)
+
+
 def test_searches_of_one_process_share_a_sandbox():
     """Catches: new servers for every task. They end with the process only, so a sweep would collect
     hundreds of them."""
     first = open_sandbox(1.5, "", 1)
     assert open_sandbox(1.5, "", 1) is first and len(first.servers) == 1
-    assert first.limits == Limits(seconds=1.5, cpu_seconds=2)
+    assert first.limits == Limits(seconds=1.5)
     assert next(first.run([SANE], [GRID]))[1].outputs == [TURNED]
