@@ -16,11 +16,10 @@ every training example is something that the policy proposed and f scored. One s
     python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct    # 4-bit on a GPU
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507    # your own black box
 
-Read it from top to bottom: settings, archive, policy, one group, GRPO, methods, search, command
-line. tasks.py says what is searched. runlog/ writes the run to disk and to the screen. engine/
-loads models and adds the LoRA weights. It also has a faster `sample` and `token_logprobs` with the
-same results. Lines marked FORK call what a method of your own can replace (docs/forking.md).
-Differences from the paper: docs/differences.md.
+Read it from top to bottom. tasks.py says what is searched. runlog/ writes the run to disk and to
+the screen. engine/ loads models and adds the LoRA weights; it also has a faster `sample` and
+`token_logprobs` with the same results. Lines marked FORK call what a method of your own can replace
+(docs/forking.md). Differences from the paper: docs/differences.md.
 
 Letters in shapes: G rows of a group, P prompt tokens, T completion tokens (padded), V vocabulary.
 """
@@ -42,7 +41,7 @@ import tasks
 from hub.adapters import load_adapter
 from reports import pages
 from runlog import flags, plugins, settings
-from runlog.errors import RunStopped, UserError, exit_code
+from runlog.errors import RunStopped, exit_code
 from runlog.folder import Run, opened
 from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, best_first
 from runlog.metrics import print_summary, search_summary, step_metrics
@@ -157,24 +156,8 @@ def load_policy(config: Config, source: str, options: settings.RunOptions | None
 
 def encode_prompt(policy: Policy, prompt: str | list[dict]) -> list[int]:
     """A prompt, a text or a conversation -> token ids (P,), through the model's chat template.
-
     Raises UserError if the model's context cannot hold the prompt and a completion."""
-    ids = policy.engine.chat.encode(policy.tokenizer, prompt, policy.eos_ids)
-    limit = getattr(policy.model.config, "max_position_embeddings", None)
-    if limit and len(ids) + policy.generation.max_new_tokens > limit:
-        raise UserError(f"the prompt has {len(ids)} tokens, which with --max-new-tokens "
-                        f"{policy.generation.max_new_tokens} is more than the model's context of "
-                        f"{limit}")
-    return ids
-
-
-def fits(policy: Policy, prompt: str | list[dict]) -> bool:
-    """Whether the model's context holds a prompt and the answer to it."""
-    try:
-        encode_prompt(policy, prompt)
-    except UserError:
-        return False
-    return True
+    return policy.engine.chat.encode(policy, prompt)
 
 
 def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> list:
@@ -249,6 +232,7 @@ class Row:
     tokens: list[int]
     candidate: str | None       # None: the completion holds none
     prompt_ids: list[int] | None = None     # what it answered; None: the task prompt
+    span: tuple[int, int] | None = None     # its candidate's tokens; None: all that were sampled
     kept: bool = True           # False: it was drawn, but it is not in the group
     proposal: int = 0           # how many candidates had been drawn when this one appeared
     score: float = 0.0
@@ -275,14 +259,14 @@ def draw(policy: Policy, task: Task, asks: list[Ask], archive: Archive, key: tup
 
 
 def parse_rows(policy: Policy, task: Task, tokens: list[int], ask: Ask) -> list[Row]:
-    """A completion -> its rows: one with the very tokens that were sampled or, if it carries
-    several candidates, one for each with the task's rendering of that candidate + EOS."""
-    candidates = task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True))
-    if not candidates or task.candidates_per_completion == 1:
-        first = candidates[0] if candidates else None
-        return [Row(ask.origin, ask.parents, tokens, first, ask.prompt_ids)]
-    return [Row(ask.origin, ask.parents, render(policy, task, c), c, ask.prompt_ids)
-            for c in candidates[:task.candidates_per_completion]]
+    """A completion -> a row for each of its candidates, with the very tokens that were sampled.
+
+    Where completions hold several, a row trains on its own candidate's tokens alone: on no bracket,
+    no comma and no end of the list."""
+    n, span = task.candidates_per_completion, policy.engine.chat.span
+    candidates = task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True)) or [None]
+    return [Row(ask.origin, ask.parents, tokens, c, ask.prompt_ids,
+                span(policy.tokenizer, tokens, c, n)) for c in candidates[:n]]
 
 
 def render(policy: Policy, task: Task, candidate: str) -> list[int]:
@@ -327,8 +311,12 @@ def replay(policy: Policy, task: Task, archive: Archive, config: Config,
     chosen = []
     while best and len(chosen) < config.n_greedy:
         chosen += rng.sample(best, min(len(best), config.n_greedy - len(chosen)))
-    return [Row(GREEDY, [], e.tokens or render(policy, task, e.candidate), e.candidate,
+    rows = [Row(GREEDY, [], e.tokens or render(policy, task, e.candidate), e.candidate,
                 score=e.score, valid=e.valid) for e in chosen]
+    for row in rows:
+        row.span = policy.engine.chat.span(policy.tokenizer, row.tokens, row.candidate,
+                                           task.candidates_per_completion)
+    return rows
 
 
 # --------------------------------------------------------------------------------------------- GRPO
@@ -369,34 +357,52 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], ad
     advantages: (G,), in_loss: (G,) bool. Returns metrics for steps.jsonl; by_row: (tokens, their
     log-probability, clipped tokens) of each row. A loss or a gradient that is not finite raises
     FloatingPointError."""
-    G, completions = len(rows), [row.tokens for row in rows]
-    old, sums = [], []          # one entry for each micro-batch; in sums (3, rows)
-    base = [None] * G           # the base model's log-probabilities, if there is a KL term
+    totals = torch.zeros(4, len(rows))      # of each row: tokens, entropy, log-probability, clipped
+    old, base = [], [None] * len(rows)      # log-probabilities of each micro-batch
     if config.kl_coef:
         with torch.no_grad(), policy.model.disable_adapter():
-            base = [batch[1] for batch in token_logprobs(policy, prompt_ids, completions)]
+            base = [batch[1] for batch in row_logprobs(policy, prompt_ids, rows)]
     for iteration in range(config.inner_iterations):
         optimizer.zero_grad()
-        loss, clips = 0.0, []
-        batches = token_logprobs(policy, prompt_ids, completions)
+        loss, batches = 0.0, row_logprobs(policy, prompt_ids, rows)
         for i, (part, logprobs, entropy, mask) in enumerate(batches):
             if iteration == 0:          # the policy has not moved since the step began: rho = 1
                 old.append(logprobs.detach())
-                sums.append(torch.stack([mask, entropy * mask, old[i] * mask]).sum(-1))
+                totals[:3, part] = torch.stack([mask, entropy * mask, old[i] * mask]).sum(-1).cpu()
             A, in_part = advantages[part].to(mask.device), in_loss[part].to(mask.device)
             mean, clipped = grpo_loss(logprobs, old[i], A, mask * in_part[:, None], config.eps_low,
                                       config.eps_high, config.kl_coef, base[i])
-            share = mean * len(mask) / G            # of the group's loss
+            share = mean * len(part) / len(rows)        # of the group's loss
             share.backward()
             loss += share.item()
-            clips.append(clipped.sum(1))
+            totals[3, part] = clipped.sum(1).cpu().float()
         grad_norm = torch.nn.utils.clip_grad_norm_(policy.lora.values(), 1.0).item()
         if not math.isfinite(loss + grad_norm):
             raise FloatingPointError(f"the loss is {loss}, the gradient norm {grad_norm}")
         optimizer.step()
-    tokens, entropy, logprob = torch.cat(sums, dim=1).tolist()                          # (G,) each
-    return {"loss": loss, "grad_norm": grad_norm, "entropy": sum(entropy) / sum(tokens),
-            "by_row": list(zip(tokens, logprob, torch.cat(clips).tolist()))}
+    tokens, entropy, logprob, clipped = totals.tolist()                                 # (G,) each
+    return {"loss": loss, "grad_norm": grad_norm, "entropy": sum(entropy) / max(1, sum(tokens)),
+            "by_row": list(zip(tokens, logprob, clipped))}
+
+
+def row_logprobs(policy: Policy, prompt_ids: list[int], rows: list[Row]) -> Iterator:
+    """token_logprobs of the rows of a group, with the mask of each row's own tokens.
+
+    Yields micro-batches: (indices of rows, log-probabilities, entropies, mask), the last three
+    (rows, T). Candidates that came in one completion share it: it is computed once."""
+    by_completion: dict = {}
+    for i, row in enumerate(rows):
+        by_completion.setdefault(tuple(row.tokens) if row.span else i, []).append(i)
+    users = list(by_completion.values())            # the rows of each completion
+    completions = [rows[indices[0]].tokens for indices in users]
+    for part, *batch in token_logprobs(policy, prompt_ids, completions):
+        indices = [i for indices in users[part] for i in indices]
+        copies = [n for n, indices in enumerate(users[part]) for _ in indices]
+        logprobs, entropy, mask = (x[copies] for x in batch)                            # (rows, T)
+        position = torch.arange(mask.shape[1], device=mask.device)                      # (T,)
+        spans = [rows[i].span or (0, len(rows[i].tokens)) for i in indices]
+        first, end = torch.tensor(spans, device=mask.device).T[..., None]               # (rows, 1)
+        yield indices, logprobs, entropy, mask * ((first <= position) & (position < end))
 
 
 # ------------------------------------------------------------------------------------------ methods
@@ -460,7 +466,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     state = State(**run.load_checkpoint(optimizer, policy.lora))
     archive = Archive()
     archive.add(run.resume_from(state.step))
-    task.fits, task.archive = functools.partial(fits, policy), archive
+    task.fits, task.archive = functools.partial(policy.engine.chat.fits, policy), archive
     task.meet(settings.is_bundled(config.model, task), policy.n_parameters)
     prompt_ids = encode_prompt(policy, task.prompt())
     if policy.slow_because:
@@ -545,7 +551,7 @@ def what_to_ask(config: Config, task: Task, policy: Policy, prompt_ids: list[int
     """n_on_policy candidates under the task prompt, n_neighbors under the neighbour prompt. While
     there is no parent, all of them are on-policy."""
     parents = parents if config.n_neighbors else []
-    while parents and not fits(policy, task.variation_prompt(parents)):
+    while parents and not policy.engine.chat.fits(policy, task.variation_prompt(parents)):
         parents = parents[1:]           # the context is full: the worst parent is left out
     if not parents:
         return [Ask(prompt_ids, config.n_on_policy + config.n_neighbors, ON_POLICY, [])]

@@ -225,20 +225,27 @@ def test_dropout_is_off_although_the_model_stays_in_train_mode(engine):
 # ---------------------------------------------------------------------------------------- one group
 
 def test_several_candidates_in_one_completion_are_rows_of_their_own(monkeypatch):
-    """Each is scored by itself and trained as its own completion + EOS; one that did not come is an
-    invalid proposal."""
+    """Each is scored by itself and keeps the completion as it was sampled, with its own tokens
+    marked; one that did not come is an invalid proposal. Catches: a word that is trained as a list
+    of one, which teaches the policy to end its lists after one word."""
     policy = load(folder_of("llama3"))
-    answers = iter(['["cement", "mortar"]', "I cannot say."])
-
-    def answer(policy, prompts, seed):
-        return [[policy.tokenizer(next(answers), add_special_tokens=False)["input_ids"] + [3]
-                 for _ in range(n)] for _, n in prompts]
-    monkeypatch.setattr(migrate, "sample", answer)
+    texts = ['["Cement", "mortar"]', "I cannot say."]
+    answers = [policy.tokenizer(text, add_special_tokens=False)["input_ids"] + [3]
+               for text in texts]
+    monkeypatch.setattr(migrate, "sample", lambda *_: [answers])
     ask = Ask(migrate.encode_prompt(policy, "x"), 6, "on-policy", [])
-    rows = migrate.draw(policy, WordSearch(candidates_per_completion=3), [ask], Archive(), (0, 1))
+    task = WordSearch(candidates_per_completion=3)
+    rows = migrate.draw(policy, task, [ask], Archive(), (0, 1))
     assert [r.candidate for r in rows] == ["cement", "mortar", None, None, None, None]
-    assert policy.tokenizer.decode(rows[0].tokens) == '["cement"]<|eot_id|>'
+    assert [r.tokens for r in rows[:3]] == [answers[0], answers[0], answers[1]]
+    words = [policy.tokenizer.decode(r.tokens[slice(*r.span)]) for r in rows[:2]]
+    assert [word.strip(' "') for word in words] == ["Cement", "mortar"] and rows[2].span is None
     assert [r.kept for r in rows] == [True, True, True, False, False, False]
+    archive = archive_of([0.5])
+    archive["c0"] = dataclasses.replace(archive["c0"], candidate="mortar", tokens=answers[0])
+    config = config_for(folder_of("llama3"), n_greedy=1)
+    [replayed] = migrate.replay(policy, task, archive, config, random.Random(0))
+    assert replayed.tokens == answers[0] and replayed.span == rows[1].span
 
 
 def test_greedy_replays_come_from_the_top_k_with_their_own_tokens():
@@ -370,6 +377,31 @@ def test_rows_out_of_the_loss_give_no_gradient_and_still_count_in_the_group():
     clip = min(1.0, 1.0 / expected.norm().item())
     assert metrics["grad_norm"] == pytest.approx(expected.norm().item(), rel=1e-4)
     assert torch.allclose(after - before, -0.1 * clip * expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_candidates_of_one_completion_train_on_their_own_tokens_alone(size):
+    """Against a row a candidate, each computed by itself. Catches: brackets, commas or the end of
+    the list in the loss, a completion that counts once instead of once a candidate, rows mixed up
+    where completions are shared."""
+    policy, prompt_ids = load(folder_of("llama3")), [1, 10, 11, 12]
+    policy.micro_batch = size
+    spans = [([5, 6, 7, 4, 9], (1, 2)), ([8, 3], None), ([5, 6, 7, 4, 9], (3, 5)),
+             ([5, 6, 7, 4, 9], (0, 0))]
+    rows = [Row("on-policy", [], tokens, "x", span=span) for tokens, span in spans]
+    A = torch.tensor([0.4, 0.1, -0.5, 0.2])
+    naive, _, _ = naive_logprobs(policy.model, prompt_ids, [row.tokens for row in rows])
+    per_row = torch.stack([naive[0, 1], naive[1, :2].mean(), naive[2, 3:5].mean()])
+    (-(A[:3] * per_row).sum() / 4).backward()
+    expected = torch.cat([p.grad.flatten() for p in policy.lora.values()])
+    config = config_for(folder_of("llama3"), inner_iterations=1)
+    before = torch.cat([p.detach().flatten() for p in policy.lora.values()])
+    metrics = migrate.update(policy, torch.optim.SGD(policy.lora.values(), lr=0.1), rows,
+                             prompt_ids, A, torch.ones(4, dtype=torch.bool), config)
+    after = torch.cat([p.detach().flatten() for p in policy.lora.values()])
+    clip = min(1.0, 1.0 / expected.norm().item())
+    assert torch.allclose(after - before, -0.1 * clip * expected, atol=1e-6)
+    assert [row[0] for row in metrics["by_row"]] == [1, 2, 2, 0]
 
 
 @pytest.mark.parametrize("engine", ["plain", "shared"])

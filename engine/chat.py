@@ -5,6 +5,9 @@ A prompt is a string, which is one turn of the user, or a conversation: a list o
 """
 from __future__ import annotations
 
+import re
+from bisect import bisect_left, bisect_right
+
 from jinja2.exceptions import TemplateError
 
 from runlog.errors import UserError, one_line
@@ -14,12 +17,32 @@ from runlog.errors import UserError, one_line
 SETTINGS = dict(date_string="26 Jul 2024", enable_thinking=False)
 
 
-def encode(tokenizer, prompt: str | list[dict], eos_ids: frozenset[int]) -> list[int]:
+def encode(policy, prompt: str | list[dict]) -> list[int]:
     """A prompt -> token ids (P,), with what asks the model for its answer behind it.
 
-    eos_ids: what ends a completion. Raises UserError for what is no conversation.
+    policy: as in migrate.py. Raises UserError for what is no conversation, and if the model's
+    context does not hold the prompt and the longest completion.
     """
-    turns = conversation(prompt)
+    ids = encode_turns(policy.tokenizer, conversation(prompt), policy.eos_ids)
+    context = getattr(policy.model.config, "max_position_embeddings", None)
+    longest = policy.generation.max_new_tokens
+    if context and len(ids) + longest > context:
+        raise UserError(f"the prompt has {len(ids)} tokens, which with --max-new-tokens {longest} "
+                        f"is more than the model's context of {context}")
+    return ids
+
+
+def fits(policy, prompt: str | list[dict]) -> bool:
+    """Whether the model's context holds a prompt and the answer to it."""
+    try:
+        encode(policy, prompt)
+    except UserError:
+        return False
+    return True
+
+
+def encode_turns(tokenizer, turns: list[dict], eos_ids: frozenset[int]) -> list[int]:
+    """A conversation -> token ids (P,). eos_ids: what ends a completion."""
     if tokenizer.chat_template:
         return with_template(tokenizer, turns)
     # A model without a template goes on with a text: one turn a line.
@@ -71,3 +94,22 @@ def folded(turns: list[dict]) -> list[dict]:
         else:
             merged.append({"role": role, "content": turn["content"]})
     return merged
+
+
+def span(tokenizer, tokens: list[int], candidate: str | None, n: int) -> tuple[int, int] | None:
+    """Which tokens of a completion are its candidate's: the first, and the one behind the last.
+
+    None, which means all of them, if completions hold n = 1 candidates or this one holds none. (0,
+    0), no token, if the candidate does not stand in the completion as it is written. A token that
+    holds a letter of the candidate belongs to it, also with a quote or a space in front.
+    """
+    def decode(ids: list[int]) -> str:
+        return tokenizer.decode(ids, skip_special_tokens=True)
+    if candidate is None or n == 1:
+        return None
+    whole_word = rf"(?<!\w){re.escape(candidate)}(?!\w)"
+    found = re.search(whole_word, decode(tokens), re.IGNORECASE)
+    if not found:
+        return 0, 0
+    ends = [len(decode(tokens[:end])) for end in range(1, len(tokens) + 1)]     # in characters
+    return bisect_right(ends, found.start()), bisect_left(ends, found.end()) + 1

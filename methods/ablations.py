@@ -51,6 +51,9 @@ def own_prompt_update(policy, optimizer, rows: list[Row], prompt_ids: list[int],
     """migrate.update with a prompt for each row: one padded batch, no KL term, no micro-batches."""
     if config.kl_coef:
         raise UserError("+own-prompt has no KL term: leave --kl-coef out")
+    if any(row.span for row in rows):
+        raise UserError("+own-prompt takes one candidate a completion: leave "
+                        "--candidates-per-completion out")
     device = policy.model.device
     advantages, in_loss = advantages.to(device), in_loss.to(device)                     # (G,) each
     prompts = [row.prompt_ids if row.origin == NEIGHBOR else prompt_ids for row in rows]

@@ -82,14 +82,19 @@ def resolve(given: dict, task, defaults, methods: dict):
         values["budget"] = None         # the count that the user gives replaces the preset's
     own = {name: value for name, value in given.items() if name in values}
     config = type(defaults)(**{**values, **own, "preset": preset})
-    check(config)
+    check(config, task.candidates_per_completion)
     config.steps = config.steps or math.ceil(
         config.proposals / (config.n_on_policy + config.n_neighbors))
     return config
 
 
-def check(config) -> None:
+def check(config, per_completion: int) -> None:
+    """Raises UserError. per_completion: how many candidates a completion is asked for."""
     check_bounds(config, {}, AT_LEAST)
+    if config.n_on_policy % per_completion or config.n_neighbors % per_completion:
+        raise UserError(f"a completion holds {per_completion} candidates, so --n-on-policy "
+                        f"{config.n_on_policy} and --n-neighbors {config.n_neighbors} must be "
+                        f"multiples of {per_completion}: every prompt asks for as many as are used")
     if config.temperature <= 0:
         raise UserError("--temperature must be above 0: at 0 there is nothing to sample")
     if config.n_on_policy + config.n_neighbors == 0:

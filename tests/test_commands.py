@@ -45,6 +45,7 @@ from tests.support import HERE, command_line
     (["--n-neighbors", "0"], "needs new completions"),
     (["--lr", "nan"], "--lr must be at least 0"),
     (["--candidates-per-completion", "0"], "--candidates-per-completion must be at least 1"),
+    (["--candidates-per-completion", "10", "--n-neighbors", "5"], "must be multiples of 10"),
     (["--warm-start-words", "99999"], "--warm-start-words must lie between 0 and"),
     (["--model", "./no/such/folder"], "there is no model folder ./no/such/folder"),
     (["--lora-targets", "nothing_proj"], "--lora-targets nothing_proj does not fit"),

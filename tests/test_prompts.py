@@ -43,7 +43,7 @@ THINKING_TEMPLATE = (
 def rendered(template: str | None, prompt) -> str:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder_of("qwen2"))
     tokenizer.chat_template = template
-    return tokenizer.decode(chat.encode(tokenizer, prompt, frozenset()))
+    return tokenizer.decode(chat.encode_turns(tokenizer, chat.conversation(prompt), frozenset()))
 
 
 def test_a_string_is_one_turn_of_the_user():

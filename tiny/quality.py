@@ -157,7 +157,7 @@ def synthetic_task(policy, pairs: list) -> tasks.Arc:
         file = Path(folder) / "task.json"
         file.write_text(json.dumps({"train": lines[:-1], "test": lines[-1:]}))
         task = tasks.Arc(arc_file=str(file))
-    task.fits = functools.partial(migrate.fits, policy)
+    task.fits = functools.partial(policy.engine.chat.fits, policy)
     return task
 
 

@@ -26,7 +26,7 @@ def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: 
     used = record.get("run", {})
     options = RunOptions(quantize=used.get("quantize", ""), dtype=used.get("dtype", ""))
     policy = migrate.load_policy(config, model_source(config.model, task), options)
-    task.fits = functools.partial(migrate.fits, policy)
+    task.fits = functools.partial(policy.engine.chat.fits, policy)
     task.meet(is_bundled(config.model, task), policy.n_parameters)
     prompt, candidates = migrate.encode_prompt(policy, task.prompt()), []
     ask = migrate.Ask(prompt, n, ON_POLICY, [])
