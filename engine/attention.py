@@ -78,28 +78,60 @@ class SharedLayer(DynamicLayer):
         return torch.cat(parts).reshape(n, 1, H, -1)
 
 
-def attend_to_prompt(prompt_keys, prompt_values, q, k, v):
+class GroupLayer(DynamicLayer):
+    """One layer's keys and values in an update: those of the prompt once, for all rows of a group.
+
+    prompt_keys, prompt_values: (1, K, P, D), with gradients.
+    """
+
+    def __init__(self, prompt_keys, prompt_values):
+        super().__init__()
+        self.prompt = prompt_keys[0], prompt_values[0]
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        return self.prompt[0].shape[1]
+
+    def update(self, keys, values, *args, **kwargs):
+        """Takes the rows' keys and values, (n, K, T, D) each. Returned as in SharedLayer."""
+        self.keys, self.values = keys, values
+        return self, self
+
+    def attend(self, query, scale: float):
+        """softmax(scale q k^T) v of each token of the rows over the prompt and the row's own tokens
+        up to it. query: (n, H, T, D). Returns (n, T, H, D)."""
+        n, H, T, D = query.shape
+        K = self.keys.shape[1]
+        q = (query * scale).reshape(n, K, H // K * T, D)
+        later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1).repeat(H // K, 1)
+        out = attend_to_prompt(*self.prompt, q, self.keys, self.values, later)
+        return out.reshape(n, H, T, -1).transpose(1, 2)
+
+
+def attend_to_prompt(prompt_keys, prompt_values, q, k, v, hidden=None):
     """The attention of the rows of one prompt, with one matrix product for the prompt's part.
 
-    prompt_keys, prompt_values: (K, P, D); q: (n, K, H/K, D); k, v: (n, K, t, D), the rows' own.
-    Returns (n, K, H/K, D).
+    prompt_keys, prompt_values: (K, P, D); q: (n, K, m, D); k, v: (n, K, t, D), the rows' own;
+    hidden: (m, t) bool, which of them a query must not see. Returns (n, K, m, D).
     """
-    P = prompt_keys.shape[1]
-    scores = torch.cat([times_shared(q, prompt_keys.mT), q @ k.mT], dim=-1)     # (n, K, H/K, P + t)
+    P, own = prompt_keys.shape[1], q @ k.mT                                     # (n, K, m, t)
+    if hidden is not None:
+        own = own.masked_fill(hidden, float("-inf"))
+    scores = torch.cat([times_shared(q, prompt_keys.mT), own], dim=-1)          # (n, K, m, P + t)
     weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
     return times_shared(weights[..., :P], prompt_values) + weights[..., P:] @ v
 
 
 def times_shared(x, y):
-    """x @ y with the same y for all rows: (n, K, H/K, a), (K, a, b) -> (n, K, H/K, b)."""
+    """x @ y with the same y for all rows: (n, K, m, a), (K, a, b) -> (n, K, m, b)."""
     n = len(x)
-    product = x.transpose(0, 1).flatten(1, 2) @ y                               # (K, n H/K, b)
+    product = x.transpose(0, 1).flatten(1, 2) @ y                               # (K, n m, b)
     return product.unflatten(1, (n, -1)).transpose(0, 1)
 
 
 def attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    """transformers' own attention, except while completions are drawn."""
-    if isinstance(key, SharedLayer):
+    """transformers' own attention, except where rows share a prompt."""
+    if isinstance(key, SharedLayer | GroupLayer):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return key.attend(query, scale), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling,

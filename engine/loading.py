@@ -40,8 +40,22 @@ def load_model(source: str, quantize: str, dtype: str = ""):
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, ImportError, safetensors.SafetensorError) as error:
         raise UserError(explain_loading(source, error)) from error
+    output_in_fp32(model)
     model.name_or_path = public_name(source) or model.name_or_path      # peft writes it down
     return model, tokenizer
+
+
+def output_in_fp32(model) -> None:
+    """Computes the logits in fp32 where the model has 16 bit: rounded to 16 bit they differ between
+    sampling and scoring, and the ratio of an update would be noise. The output layer's weights take
+    twice the memory then, and are no longer those of the input layer where a model has tied them.
+    """
+    head = model.get_output_embeddings()
+    if head.weight.dtype == torch.float32:
+        return
+    for name, p in list(head.named_parameters(recurse=False)):
+        setattr(head, name, torch.nn.Parameter(p.data.float(), requires_grad=False))
+    head.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
 
 
 def freeze(model) -> None:

@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from engine.attention import inner_model, run_prompt
+from engine.attention import GroupLayer, inner_model, run_prompt
 from engine.memory import CHUNK, from_cpu, saved_tensors, to_cpu
 
 
@@ -18,7 +18,7 @@ class TokenLogprobs(torch.autograd.Function):
 
     It works in chunks of hidden states. The forward pass keeps sum_u p_u W_u, a vector of d, and
     drops the logits, V of them, which would be the largest tensors of all. Nothing is computed
-    twice. W, the output layer, is frozen. Entropies carry no gradient.
+    twice. W, the output layer, is frozen and in fp32. Entropies carry no gradient.
     """
 
     @staticmethod
@@ -34,10 +34,10 @@ class TokenLogprobs(torch.autograd.Function):
             logprobs.append(log_p[source[here] - start, tokens[here]])
             entropies.append(-torch.linalg.vecdot(p, log_p))
             if ctx.needs_input_grad[0]:
-                means.append(p.to(h.dtype) @ head.weight)                           # (size, d)
+                means.append(p @ head.weight)                                       # (size, d)
         if means:
             ctx.save_for_backward(torch.cat(means), source, tokens)
-        ctx.head, ctx.tau = head, tau
+        ctx.head, ctx.tau, ctx.dtype = head, tau, hidden.dtype
         entropy = torch.cat(entropies)
         ctx.mark_non_differentiable(entropy)
         return torch.cat(logprobs), entropy                                         # (M,), (N,)
@@ -46,8 +46,8 @@ class TokenLogprobs(torch.autograd.Function):
     def backward(ctx, grad, _):                                                     # (M,)
         mean, source, tokens = ctx.saved_tensors
         slopes = (ctx.head.weight[tokens] - mean[source]) / ctx.tau                   # (M, d)
-        weighted = grad.to(mean.dtype)[:, None] * slopes
-        return torch.zeros_like(mean).index_add(0, source, weighted), None, None, None, None
+        of_hidden = torch.zeros_like(mean).index_add(0, source, grad[:, None] * slopes)
+        return of_hidden.to(ctx.dtype), None, None, None, None
 
 
 def prompt_pass(model, prompt_ids: list[int]) -> list:
@@ -71,7 +71,7 @@ def completion_pass(model, prompt: list, completions: list[list[int]], tau: floa
     real = mask[:, 1:].bool()                                                       # (n, T-1)
     hidden = prompt[0].to(device)                                                   # (1, d)
     if T > 1:
-        cache = expanded_cache(prompt[1:], n)
+        cache = cache_of_rows(prompt[1:], n, T)
         inputs = tokens[:, :-1].to(model.device)
         inner = inner_model(model)(input_ids=inputs, past_key_values=cache,
                                    use_cache=True).last_hidden_state.to(device)     # (n, T-1, d)
@@ -88,13 +88,21 @@ def completion_pass(model, prompt: list, completions: list[list[int]], tau: floa
     return as_rows(logprobs), as_rows(entropy[source]), mask
 
 
-def expanded_cache(keys_and_values: list, n: int) -> DynamicCache:
-    """The prompt's keys and values for n rows, without copying them."""
+def cache_of_rows(keys_and_values: list, n: int, T: int) -> DynamicCache:
+    """The prompt's keys and values for n rows of T tokens.
+
+    In 16 bit, rows attend to one copy of them, as they did when they were sampled, and the scores
+    are written out. Where a completion is longer than a head is wide, T > D, the scores would take
+    more room than a copy of keys and values for each row, which torch's attention gets then.
+    """
     cache = DynamicCache()
     for k, v in zip(keys_and_values[::2], keys_and_values[1::2]):
-        layer = DynamicLayer()
-        layer.lazy_initialization(k, v)
-        layer.keys, layer.values = k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)
+        if k.dtype != torch.float32 and T <= k.shape[-1]:
+            layer = GroupLayer(k, v)
+        else:
+            layer = DynamicLayer()
+            layer.lazy_initialization(k, v)
+            layer.keys, layer.values = k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)
         cache.layers.append(layer)
     return cache
 

@@ -14,6 +14,7 @@ import transformers
 import engine
 import migrate
 from engine import attention, logprobs, memory, plan
+from engine.attention import GroupLayer
 from runlog.errors import UserError
 from runlog.folder import Run
 from runlog.settings import RunOptions
@@ -259,6 +260,46 @@ def test_the_plain_path_is_cut_to_fit_as_well(monkeypatch):
         rows.append(policy.micro_batch)
         assert f"of {policy.micro_batch}" in line
     assert rows[0] == 10 > rows[1] > rows[2] >= 1
+
+
+@pytest.mark.parametrize("kind", ["llama3", "qwen3"])
+def test_rows_that_share_the_prompts_keys_are_rows_with_copies_of_them(kind):
+    """The attention of an update in 16 bit, here in fp32, where it can be compared. Catches: a token
+    that sees a later one, heads that read another group's keys, gradients lost at the prompt."""
+    policy, ids = load(folder_of(kind)), torch.tensor([[5, 9, 4], [7, 7, 2]])
+    found = []
+    for layer_of in (GroupLayer, None):
+        prompt = [x.detach().requires_grad_() for x in
+                  logprobs.prompt_pass(policy.model, random_ids(7, 1))[1:]]
+        cache = logprobs.cache_of_rows(prompt, 2, 3)
+        if layer_of:
+            cache.layers = [layer_of(*pair) for pair in zip(prompt[::2], prompt[1::2])]
+        hidden = attention.inner_model(policy.model)(input_ids=ids, past_key_values=cache,
+                                                     use_cache=True).last_hidden_state
+        (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
+        found.append([hidden, *(x.grad for x in prompt)])
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*found))
+
+
+@pytest.mark.parametrize("T", [3, 40])
+def test_in_bf16_the_logits_are_fp32_and_both_paths_agree(T):
+    """Short and long completions take different attention (D = 16). Catches: logits rounded to 16
+    bit, tied input weights that change, a path that computes something else in 16 bit alone."""
+    found = []
+    for path in ("shared", "plain"):
+        config = config_for(folder_of("llama3"))
+        policy = migrate.load_policy(config, str(folder_of("llama3")),
+                                     RunOptions(engine=path, dtype="bf16"))
+        move_lora(policy)
+        assert policy.model.get_input_embeddings().weight.dtype == torch.bfloat16
+        logits = policy.model(torch.tensor([[5, 6]])).logits
+        assert logits.dtype == torch.float32 and not torch.equal(logits, logits.bfloat16().float())
+        completions = [random_ids(T, 1), random_ids(T - 1, 2)]
+        found.append(scored(policy, random_ids(9, 3), completions, torch.ones(2, T)))
+    (shared, _, _, gradients), (plain, _, _, others) = found
+    assert (shared - plain).abs().max() < 0.1
+    a, b = (torch.cat([g.flatten().float() for g in x.values()]) for x in (gradients, others))
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
 
 
 def test_weights_are_the_same_tensors_after_a_draw():
