@@ -264,8 +264,8 @@ def test_the_plain_path_is_cut_to_fit_as_well(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["llama3", "qwen3"])
 def test_rows_that_share_the_prompts_keys_are_rows_with_copies_of_them(kind):
-    """The attention of an update in 16 bit, here in fp32, where it can be compared. Catches: a token
-    that sees a later one, heads that read another group's keys, gradients lost at the prompt."""
+    """The attention of an update in 16 bit, here in fp32, where it can be compared. Catches: a
+    token that sees a later one, heads that read another's keys, gradients lost at the prompt."""
     policy, ids = load(folder_of(kind)), torch.tensor([[5, 9, 4], [7, 7, 2]])
     found = []
     for layer_of in (GroupLayer, None):
