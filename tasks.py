@@ -37,7 +37,7 @@ from typing import ClassVar
 from domains import docking, grids, pictures, prompts
 from domains.answers import answer_word, program_in, smiles_in, words_in
 from domains.sandbox import Result, open_sandbox
-from domains.words import closeness_rank, hidden_word, vectors_for, word_vectors
+from domains.words import closeness_rank, hidden_word, vector_of, vectors_for, word_vectors
 from domains.workers import workers
 from runlog.errors import ScorerFailed, UserError, one_line
 from runlog.plugins import import_file
@@ -208,10 +208,9 @@ class WordSearch(Task):
         return self.hidden
 
     def picture(self, candidate: str, info: dict) -> str | None:
-        words = word_vectors()[0]
-        if self.embedder or candidate not in words:
+        if self.embedder or vector_of(candidate) is None:
             return None
-        return pictures.closeness(closeness_rank(candidate, self.hidden), len(words))
+        return pictures.closeness(*closeness_rank(candidate, self.hidden))
 
 
 # -------------------------------------------------------------------------------------- molecules

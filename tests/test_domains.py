@@ -1,17 +1,23 @@
 """What tasks score with: words, grids, objectives, docking, pictures, workers."""
 import csv
+import hashlib
+import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from rdkit import Chem
 
+from data import make_word_vectors
 from domains import docking, grids, objectives, pictures, words
 from domains.workers import cores, workers
+from runlog.errors import UserError
 from tasks import Arc, Molecule, WordSearch
 from tests.support import HERE, alive, wait_until
 
@@ -57,6 +63,147 @@ def test_pair_scores_by_hand(output, score):
     """A larger output must not score, however right its corner is. What a smaller one lacks is
     wrong."""
     assert grids.pair_score(output, [[1, 2], [3, 4]]) == score
+
+
+# Words of everyday answers that the bundled policy's vocabulary lacks.
+ORDINARY = """
+laptop robot server email desktop wok smartphone tablet podcast selfie emoji hashtag blog website
+router download offline superhero wifi tv pizza sushi taco espresso yogurt smoothie hummus seagull
+pancake keypad airbag carpool cities children wolves knives computers robots laptops dictionaries
+geese skillets swam ran bought thought walked laughed carried stopped running swimming baking
+thinking colour theatre grey realise cafe happier quickly hers
+""".split()
+
+
+def test_the_first_word_table_and_what_is_drawn_from_it_never_change():
+    """Catches: a table that is made again, in another order or with other vectors. Then no earlier
+    search could be repeated."""
+    rows, vectors = words.word_vectors()
+    assert len(rows) == 12_720 and list(rows.values()) == list(range(12_720))
+    stored = np.load(words.DATA / "word_vectors.npz")
+    for name, digest in (("words", "2b795a11ae038d8f"), ("vectors", "0a8ec5e3b20ff7e3")):
+        assert hashlib.sha256(stored[name].tobytes()).hexdigest().startswith(digest)
+    assert [words.hidden_word("random", seed) for seed in range(5)] == [
+        "oration", "mathematician", "dramatist", "gay", "perceptive"]
+    assert set(WordSearch(warm_start_words=12_719).warm_start(0)) == rows.keys() - {"computer"}
+
+
+def test_ordinary_words_of_a_real_model_are_valid():
+    """Catches: laptop, plurals and past tenses that are worth nothing."""
+    first, more = words.word_vectors()[0], words.more_word_vectors()[0]
+    assert len(set(ORDINARY)) >= 60 and len(first) + len(more) >= 50_000
+    scores = dict(WordSearch(target="computer").score(ORDINARY))
+    assert not [word for word in ORDINARY if not scores[word].valid]
+    assert scores["computers"].value > scores["laptop"].value > 0.5 > scores["wok"].value
+    assert not dict(WordSearch().score(["qqqq"]))["qqqq"].valid
+
+
+def test_the_second_word_table_is_plain_and_adds_nothing_to_what_the_bundled_policy_can_say():
+    """Catches: a word in both tables; slurs; a word of the prompts ("the"), which the bundled
+    policy may answer: its searches would change."""
+    first, more = words.word_vectors()[0], words.more_word_vectors()[0]
+    assert list(more) == sorted(more) and not first.keys() & more.keys()
+    assert all(re.fullmatch("[a-z]{2,20}", word) for word in more)
+    tokenizer = json.loads((HERE / "tiny" / "wordsearch" / "tokenizer.json").read_text())
+    assert not more.keys() & tokenizer["model"]["vocab"].keys()
+    assert not more.keys() & make_word_vectors.SLURS
+    assert sum(path.stat().st_size for path in words.DATA.glob("*.*")) < 24e6
+
+
+def test_a_score_does_not_depend_on_what_was_asked_before():
+    """The second table is read when a word of it is asked for. Catches: another score of the same
+    word afterwards, and a search of the first table's words that reads both."""
+    words.more_word_vectors.cache_clear()
+    pairs = [["cement", "mortar"], ["cement", "laptop"], ["wok", "laptop"]]
+
+    def cosine(a, b):
+        vectors = words.vectors_for([a, b])
+        return float(vectors[a] @ vectors[b])
+    old = cosine(*pairs[0])
+    assert words.more_word_vectors.cache_info().currsize == 0
+    new = [cosine(*pair) for pair in pairs]
+    assert words.more_word_vectors.cache_info().currsize == 1
+    words.more_word_vectors.cache_clear()
+    assert new[0] == old and [cosine(*pair) for pair in reversed(pairs)] == new[::-1]
+
+
+def test_packed_vectors_are_read_as_they_were_written():
+    """Catches: bits in another order, a sign that is lost."""
+    vectors = np.random.default_rng(0).normal(size=(20, 384)).astype(np.float32)
+    packed = make_word_vectors.pack(vectors)
+    assert packed.shape == (20, 288) and packed.dtype == np.uint8
+    for row, vector in zip(packed, vectors):
+        digits = "".join(f"{byte:08b}" for byte in row)
+        numbers = [int(digits[i:i + 6], 2) - 32 for i in range(0, len(digits), 6)]
+        assert max(map(abs, numbers)) == 31
+        assert np.allclose(numbers, vector * 31 / np.abs(vector).max(), atol=0.51)
+        unit = words.unpack(row)
+        assert unit.dtype == np.float32 and unit @ unit == pytest.approx(1, abs=1e-6)
+        assert np.allclose(unit, np.array(numbers) / np.linalg.norm(numbers), atol=1e-6)
+
+
+def test_any_word_of_the_tables_may_be_hidden():
+    """Catches: a target that ends the report page, or that its own guess does not solve."""
+    for word in [*ORDINARY, *random.Random(0).sample(list(words.more_word_vectors()[0]), 100)]:
+        task = WordSearch(target=word)
+        scores = dict(task.score([word, "cement", "mortar"]))
+        assert task.hidden == word and task.solved(scores[word])
+        assert 0 <= scores["cement"].value < 1 and scores["cement"].valid
+    with pytest.raises(UserError, match=r"'qqqq' is not among the 77,226 words of the bundled"):
+        WordSearch(target="qqqq")
+
+
+@pytest.mark.parametrize("target, word, n", [
+    ("cement", "mortar", 12_719), ("cement", "poetry", 12_719),         # both in the first table
+    ("cement", "cements", 12_720), ("cement", "laptop", 12_720),        # the word is not
+    ("laptop", "computer", 12_720), ("laptop", "poetry", 12_720),       # the target is not
+    ("laptop", "laptops", 12_721), ("laptop", "cements", 12_721)])      # neither is
+def test_a_word_of_either_table_has_a_rank(target, word, n):
+    """Catches: no picture of a word of the second table, a rank that leaves out the target or the
+    word itself, a rank above the number of words, another rank for the words of the first table."""
+    others = words.word_vectors()[0].keys() - {target, word}
+    hidden, vector = words.vector_of(target), words.vector_of(word)
+    rank = 1 + sum(float(words.vector_of(other) @ hidden) > vector @ hidden + 1e-7
+                   for other in others)
+    assert words.closeness_rank(word, target) == (rank, n + 1)
+    assert 1 <= rank <= n == len(others) + 1
+    task = WordSearch(target=target)
+    assert f"rank {rank:,} of {n:,} words" in task.picture(word, {})
+    assert "the target itself" in task.picture(target, {})
+
+
+def test_no_rank_is_above_the_number_of_words():
+    """Catches: "rank 12,720 of 12,719" for the farthest word, one of the second table."""
+    rows, vectors = words.word_vectors()
+    least = (vectors @ words.vector_of("cement")).min()
+    more, packed = words.more_word_vectors()
+    farthest = next(word for word, row in more.items()
+                    if words.unpack(packed[row]) @ words.vector_of("cement") < least)
+    assert "rank 12,720 of 12,720 words" in WordSearch(target="cement").picture(farthest, {})
+
+
+def test_the_words_of_the_second_table_are_chosen_by_rule(tmp_path):
+    """Catches: names, accents and contractions that come through, ordinary words that are taken for
+    taboo words, taboo words in another form, and slurs."""
+    # invented words, since the vocabulary of the bundled policy is left out
+    lists = {"english-words.10": "zobot zobots zobot's zafé Zonday the zement x",
+             "english-words.50": "zilly zillier zilliest zillily zamily zonest zoner",
+             "english-words.55": "zadness zadnesses",
+             "british-words.35": "zealise", "british-words.60": "zanthologise",
+             "english-upper.10": "zanuary", "english-words.70": "zanimalism",
+             "american-words.60": "zarn zarns zarned zarning zarnel zic zics zass moron "
+                               "morons yid"}
+    for name, text in lists.items():
+        (tmp_path / "final").mkdir(exist_ok=True)
+        (tmp_path / "final" / name).write_text("\n".join(text.split()), encoding="latin-1")
+    (tmp_path / "misc").mkdir()
+    for name in make_word_vectors.TABOO:
+        (tmp_path / "misc" / name).write_text("zarn\n")
+    (tmp_path / "profanity.txt").write_text("zic\nzement\nzas\nmoron\n")
+    chosen = make_word_vectors.choose_words(tmp_path, tmp_path / "profanity.txt", {"zement"})
+    assert set(chosen) - set(make_word_vectors.ADDED) == set(
+        "zobot zobots zafe zilly zillier zamily zonest zoner zadness zealise zarnel zass moron "
+        "morons".split())
 
 
 # ------------------------------------------------------------------------------------- objectives
