@@ -41,10 +41,11 @@ def turns(system: str, shots: list[tuple[str, str]], request: str) -> Conversati
 
 # ------------------------------------------------------------------------------------ word search
 
-GUESSES = "velvet ponder quickly brittle orchard whisper".split()
+# Three examples: with more of them SmolLM2 repeats the parent, with fewer it makes up words.
+GUESSES = "velvet ponder quickly".split()
 LISTS = ("velvet ponder quickly brittle orchard whisper trumpet humid pension carve".split(),
          "glacier apology muddy stitch lantern tariff yawn elbow gravel anxious".split())
-NEAR = (("river", "stream"), ("angry", "furious"), ("teacher", "school"), ("run", "sprint"))
+NEAR = (("river", "bridge"), ("angry", "furious"), ("teacher", "pencil"))
 NEAR_LISTS = (
     ("river", "stream creek lake canal flow bank current delta water flood".split()),
     ("angry", "furious upset annoyed rage bitter hostile mad irritated temper resentful".split()))
@@ -98,10 +99,11 @@ def word_shots(n: int, parents: Parents) -> list[tuple[Parents, list[str]]]:
 
 
 def word_request(answer: str, parents: Parents) -> str:
+    related = "Words" if "list" in answer else "A word"
     if not parents:
         return f"Guess the hidden word. Answer with {answer}."
     if len(parents) == 1:
-        return f"Close in meaning to: {parents[0][0]}\nAnswer with {answer}."
+        return f"{related} related to: {parents[0][0]}\nAnswer with {answer}."
     ranked = "\n".join(f"{score:.0%} {word}" for word, score in parents)
     return f"How close in meaning each guess was:\n{ranked}\nAnswer with {answer}.\n100%"
 
