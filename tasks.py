@@ -153,11 +153,11 @@ class WordSearch(Task):
     name: ClassVar[str] = "wordsearch"
     bundled: ClassVar[str | None] = "wordsearch"
     presets: ClassVar[dict[str, dict]] = {
-        "paper": dict(proposals=1000, n_on_policy=0, n_greedy=0, n_neighbors=10, top_k=3, lr=5e-5,
+        "paper": dict(steps=100, n_on_policy=0, n_greedy=0, n_neighbors=10, top_k=3, lr=5e-5,
                       lora_r=64, lora_alpha=16, inner_iterations=2, max_new_tokens=64)}
     # tiny: chosen on the development targets; where the LoRA sits is explained in the policy's card
-    presets["tiny"] = presets["paper"] | dict(lr=5e-3, lora_r=16, lora_alpha=64,
-                                              lora_targets="2.mlp.up_proj")
+    presets["tiny"] = presets["paper"] | dict(steps=None, proposals=1000, lr=5e-3, lora_r=16,
+                                              lora_alpha=64, lora_targets="2.mlp.up_proj")
     presets["novelty"] = presets["tiny"] | dict(method="migrate+novelty", budget=1000, lr=1e-2)
 
     def __post_init__(self):
@@ -227,12 +227,12 @@ class Molecule(Task):
     name: ClassVar[str] = "molecule"
     bundled: ClassVar[str | None] = "molecule"
     presets: ClassVar[dict[str, dict]] = {
-        "paper": dict(proposals=200, n_on_policy=2, n_greedy=1, n_neighbors=2, top_k=1, lr=5e-5,
+        "paper": dict(steps=40, n_on_policy=2, n_greedy=1, n_neighbors=2, top_k=1, lr=5e-5,
                       lora_r=64, lora_alpha=16, inner_iterations=2, max_new_tokens=256)}
     # tiny: for the bundled policy, whose molecules are short. It trains on invalid answers, too.
-    presets["tiny"] = presets["paper"] | dict(lr=5e-3, lora_r=32, lora_alpha=32,
-                                              lora_targets="all-linear", inner_iterations=1,
-                                              max_new_tokens=64, mask_zero=False)
+    presets["tiny"] = presets["paper"] | dict(
+        steps=None, proposals=200, lr=5e-3, lora_r=32, lora_alpha=32, lora_targets="all-linear",
+        inner_iterations=1, max_new_tokens=64, mask_zero=False)
     # novelty: chosen on osimertinib_mpo and perindopril_mpo; pull_only keeps long searches alive
     presets["novelty"] = presets["tiny"] | dict(method="migrate+novelty", budget=1000,
                                                 n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
@@ -304,11 +304,11 @@ class Arc(Task):
     name: ClassVar[str] = "arc"
     bundled: ClassVar[str] = "arc"
     presets: ClassVar[dict[str, dict]] = {
-        "paper": dict(proposals=1024, n_on_policy=11, n_greedy=1, n_neighbors=4, top_k=1, lr=1e-5,
-                      lora_r=128, lora_alpha=32, inner_iterations=1, max_new_tokens=1024,
-                      after_solved=32)}
+        "paper": dict(steps=64, n_on_policy=11, n_greedy=1, n_neighbors=4, top_k=1, lr=1e-5,
+                      lora_r=128, lora_alpha=32, inner_iterations=1, max_new_tokens=1024)}
     # tiny: at this rate so small a policy learns, and does not collapse.
-    presets["tiny"] = presets["paper"] | dict(lr=5e-4, lora_r=32, max_new_tokens=32)
+    presets["tiny"] = presets["paper"] | dict(steps=None, proposals=1024, after_solved=32,
+                                              lr=5e-4, lora_r=32, max_new_tokens=32)
 
     def __post_init__(self):
         self.train, self.test = grids.load_pairs(self.target, self.arc_file)

@@ -73,7 +73,7 @@ def search_summary(config, task, state, evaluations: list[Evaluation], stop: str
                    seconds=state.seconds, skipped_updates=state.skipped)
 
 
-NOT_COMPARED = ("task", "model", "method", "preset", "seed", "steps", "init_adapter")
+NOT_COMPARED = {"task", "model", "method", "preset", "seed", "init_adapter"}
 PUBLISHED = ("random", "ns", "opro", "grpo", "grpo-greedy", "migrate", "migrate-opro",
              "migrate-evo")
 
@@ -107,8 +107,11 @@ def differences(config, method, modifiers: dict, paper: dict) -> str:
     for extra in extras:
         settings = ", ".join(f"{key} {value}" for key, value in modifiers.get(extra, {}).items())
         changed.append(f"+{extra} [{settings}]" if settings else f"+{extra}")
+    lengths = {"steps", "proposals"}
+    if not config.budget:
+        lengths.remove("steps" if published["steps"] else "proposals")  # how the preset counts
     for key, value in asdict(config).items():
-        if key not in NOT_COMPARED and value != published[key]:
+        if key not in NOT_COMPARED | lengths and value != published[key]:
             before = "-" if published[key] is None else published[key]
             changed.append(f"{key} {value} ({before})")
     if not changed:

@@ -78,13 +78,16 @@ def resolve(given: dict, task, defaults, methods: dict):
     row, _ = load_method(given.get("method", values["method"]), methods)
     mixture = tuple(values[name] for name in COUNTS)
     values.update(zip(COUNTS, row.counts(sum(mixture), mixture)))
-    if "proposals" in given or "steps" in given:
-        values["budget"] = None         # the count that the user gives replaces the preset's
+    if any(given.get(name) is not None for name in ("proposals", "steps", "budget")):
+        values["budget"] = values["steps"] = None   # the user's count replaces the preset's
     own = {name: value for name, value in given.items() if name in values}
     config = type(defaults)(**{**values, **own, "preset": preset})
     check(config, task.candidates_per_completion)
-    config.steps = config.steps or math.ceil(
-        config.proposals / (config.n_on_policy + config.n_neighbors))
+    drawn = config.n_on_policy + config.n_neighbors     # in a step; replays are not drawn
+    if config.steps:
+        config.proposals = config.steps * drawn
+    else:
+        config.steps = math.ceil(config.proposals / drawn)
     return config
 
 

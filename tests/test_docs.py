@@ -412,8 +412,11 @@ def settings_in(row: list[str]) -> tuple[str, ...]:
 
 
 def all_settings(preset: dict) -> dict:
-    """What a search has under a preset; the settings of `novelty` as the page has them."""
+    """What a search has under a preset; the settings of `novelty` as the page has them. Where the
+    preset counts steps, there is no number of proposals."""
     found = dataclasses.asdict(Config()) | preset | {"of `novelty`": ""}
+    if found["steps"]:
+        found["proposals"] = None
     if "novelty" in preset:
         own = dataclasses.asdict(Novelty(**preset["novelty"]))
         words = [name if value is True else f"{name} {value}" for name, value in own.items()]

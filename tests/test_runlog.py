@@ -4,6 +4,7 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import json
+import random
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ from runlog.folder import Run
 from runlog.ledger import Evaluation, best_first, read_evaluations, read_jsonl
 from runlog.metrics import differences
 from runlog.settings import RunOptions, build_method, run_options
-from tasks import WordSearch
+from tasks import TASKS, WordSearch
 from tests.support import HERE, Letters, read_json, run_search
 
 
@@ -164,6 +165,75 @@ def test_the_first_lines_say_what_is_not_the_papers():
     assert "+novelty [max_draws 3, pull_only False, patience 0]" in novelty
     assert line(preset="paper", method="discover").endswith("but for method discover")
     assert line(preset="paper", n_greedy=2).endswith("but for n_greedy 2 (0)")
+    assert line(preset="paper", proposals=30).endswith("but for steps 3 (100)")
+    assert line(preset="paper", budget=30).endswith("but for budget 30 (-)")
+    letters = migrate.resolve({"proposals": 30}, Letters)       # a paper preset that counts nothing
+    assert "proposals 30 (1000)" in differences(letters, migrate.METHODS["migrate"], {}, {})
+
+
+# ---------------------------------------------------------------------------------- presets
+
+def resolved(task, **given):
+    return migrate.resolve(given, TASKS[task])
+
+
+@pytest.mark.parametrize("task, steps, group, top_k, lr, lora, mu, tokens", [
+    ("wordsearch", 100, (0, 0, 10), 3, 5e-5, (64, 16), 2, 64),
+    ("molecule", 40, (2, 1, 2), 1, 5e-5, (64, 16), 2, 256),
+    ("arc", 64, (11, 1, 4), 1, 1e-5, (128, 32), 1, 1024),
+])
+def test_the_presets_called_paper_are_the_papers(task, steps, group, top_k, lr, lora, mu, tokens):
+    """They count steps, and the replays are among a step's group. Catches: 50 steps for the 40 of
+    the paper, because a count of proposals leaves the replays out; draws after the solution."""
+    config = resolved(task, preset="paper")
+    assert (config.n_on_policy, config.n_greedy, config.n_neighbors) == group
+    assert (config.steps, config.top_k, config.lr) == (steps, top_k, lr)
+    assert (config.lora_r, config.lora_alpha) == lora
+    assert (config.inner_iterations, config.max_new_tokens) == (mu, tokens)
+    assert config.budget is None and config.after_solved == 0 and config.mask_zero
+    assert config.proposals == steps * (group[0] + group[2])
+    size = sum(group)
+    for method, drawn in (("ns", size), ("grpo", size), ("grpo-greedy", size - 1)):
+        config = resolved(task, preset="paper", method=method)
+        assert (config.steps, config.proposals) == (steps, steps * drawn)
+
+
+def test_arcs_opro_of_the_paper_is_ns():
+    """Their OPRO shows one program in ARC, the best. docs/differences.md says: take ns, whose
+    parent under the preset is the best program. Catches: a top_k that makes this untrue."""
+    archive = migrate.Archive()
+    archive.add([evaluation(i, score) for i, score in enumerate((0.2, 0.9, 0.4))])
+    top_k = resolved("arc", preset="paper").top_k
+    for seed in range(5):
+        rng = random.Random(seed)
+        assert (migrate.one_of_top_k(archive, 1, top_k, rng)
+                == migrate.ranked_list(1, archive, 1, top_k, rng))
+
+
+def test_the_count_that_the_user_gives_replaces_the_presets():
+    """(budget, steps, proposals). Catches: --proposals or --budget that the preset's steps
+    override; a table that counts a run of many steps up to 1,000 proposals only."""
+    def count(**given):
+        config = resolved("molecule", preset="paper", **given)
+        return config.budget, config.steps, config.proposals
+    assert count() == (None, 40, 160)
+    assert count(steps=300) == (None, 300, 1200)
+    assert count(proposals=200) == (None, 50, 200)
+    assert count(proposals=10, steps=3) == (None, 3, 12)
+    assert count(budget=70)[0] == 70
+    assert count(budget=None) == (None, 40, 160)
+
+
+@pytest.mark.parametrize("task, preset, expected", [
+    ("wordsearch", "tiny", (None, 100, 1000, 0)), ("wordsearch", "novelty", (1000, 100, 1000, 0)),
+    ("molecule", "tiny", (None, 50, 200, 0)), ("molecule", "novelty", (1000, 16, 200, 0)),
+    ("molecule", "paper-group", (1000, 50, 200, 0)), ("arc", "tiny", (None, 69, 1024, 32)),
+])
+def test_the_presets_of_the_bundled_policies_count_proposals(task, preset, expected):
+    """(budget, steps, proposals, after_solved). Catches: presets built on the paper's that take
+    over its steps, and with them other results."""
+    config = resolved(task, preset=preset)
+    assert (config.budget, config.steps, config.proposals, config.after_solved) == expected
 
 
 # ---------------------------------------------------------------------------- flags and plugins
