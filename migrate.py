@@ -41,6 +41,7 @@ import tasks
 from hub.adapters import load_adapter
 from reports import pages
 from runlog import flags, plugins, settings
+from runlog.completions import log_completions
 from runlog.errors import RunStopped, exit_code
 from runlog.folder import Run, opened
 from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, best_first
@@ -520,6 +521,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
             policy.model.load_state_dict(first_weights, strict=False)
             optimizer.state.clear()
         run.log_step(step_metrics(state, archive, rows, group, metrics, clock))
+        log_completions(run, policy, task, rows, prompt_ids, step)
         run.save_checkpoint(asdict(state), optimizer, policy.lora)
 
     if method.trains:

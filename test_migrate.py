@@ -599,7 +599,8 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path):
         summary = json.loads((folder / "summary.json").read_text())
         del summary["seconds"]
         steps = without_times(read_jsonl(folder / "steps.jsonl"))
-        return summary, read_jsonl(folder / "evals.jsonl"), steps
+        written = (folder / "completions.jsonl").read_text()
+        return summary, read_jsonl(folder / "evals.jsonl"), steps, written
     assert everything(tmp_path / "whole") == everything(folder)
     weights = [torch.load(f / "checkpoint" / "state.pt", weights_only=True)["lora"]
                for f in (tmp_path / "whole", folder)]

@@ -32,6 +32,7 @@ body { margin: 0 auto; max-width: 1000px; padding: 40px 24px 80px; background: v
   color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 27px; font-weight: 650; margin: 0; letter-spacing: -.01em; }
 h2, summary { font-size: 18px; font-weight: 600; margin: 46px 0 4px; } summary { cursor: pointer; }
+.prompt summary { font-size: 15px; margin-top: 20px; }
 p { margin: 4px 0 12px; max-width: 75ch; } .soft, figcaption { color: var(--soft); }
 figure { margin: 0; } svg { max-width: 100%; height: auto; display: block; }
 code, pre { font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }

@@ -6,6 +6,7 @@
 """
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from pathlib import Path
@@ -65,6 +66,8 @@ def run_page(run: RunFiles, task: tasks.Task | None) -> str:
                   search_curve(run.evaluations)]
     if best:
         parts.append(best_candidates(best, run.evaluations, task))
+    if run.completions:
+        parts.append(raw_completions(run.completions))
     if run.steps:
         parts.append(training(run.steps))
     parts.append(how_it_was_made(run))
@@ -150,6 +153,43 @@ def card(e: Evaluation, task: tasks.Task | None) -> str:
     return (f'<div class="card" style="--c:var(--{origin})"><b>{e.score:.4f}</b> '
             f'<span class="soft">{where}{ORIGINS[origin].removesuffix("s")}</span>{picture or ""}'
             f"<div><{tag}>{esc(e.candidate)}</{tag}></div></div>")
+
+
+# ------------------------------------------------------------------------------ raw completions
+
+def raw_completions(lines: list[dict]) -> str:
+    """What the policy wrote in the first step and in the last one, with the prompts to unfold."""
+    parts = ["<h2>What the policy wrote</h2>",
+             soft("Some completions of the first step and of the last one, as they were sampled. "
+                  "Tokens that mark turns and ends are shown. The file completions.jsonl has some "
+                  "of every step.")]
+    shown = [line for line in lines if line["step"] in (lines[0]["step"], lines[-1]["step"])]
+    asked = itertools.groupby(shown, lambda line: (line["step"], line["origin"], line["prompt"]))
+    for (step, origin, prompt), group in asked:
+        title = f"Step {step}, {ORIGINS.get(origin, origin)}: the prompt"
+        parts.append(f'<details class="prompt"><summary>{esc(title)}</summary>'
+                     f"<pre>{esc(prompt)}</pre></details>"
+                     f'<div class="cards wide">{"".join(map(raw_completion, group))}</div>')
+    return "".join(parts)
+
+
+def raw_completion(line: dict) -> str:
+    """One completion, and what was read from it."""
+    found = [f"read: {read_in_words(candidate)}" for candidate in line["read"]]
+    found = found or ["nothing could be read"]
+    if line["cut"]:
+        found.append("cut off at max_new_tokens")
+    origin = line["origin"] if line["origin"] in ORIGINS else WARM_START
+    return (f'<div class="card" style="--c:var(--{origin})"><pre>{esc(line["completion"])}</pre>'
+            f'<span class="soft">{"<br>".join(map(esc, found))}</span></div>')
+
+
+def read_in_words(candidate: dict) -> str:
+    """cement, score 1.0000; one that was no use: cemment, invalid."""
+    words = f"{short(candidate['candidate'])}, score {candidate['score']:.4f}"
+    if not candidate["valid"]:
+        words = f"{short(candidate['candidate'])}, invalid"
+    return words + ", a repeat" * candidate["repeat"]
 
 
 # ----------------------------------------------------------------------------- steps and settings

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import tasks
+from runlog.completions import read_completions
 from runlog.ledger import Evaluation, read_evaluations, read_jsonl
 
 
@@ -14,6 +15,7 @@ class RunFiles(NamedTuple):
     record: dict                    # config.json: config, modifiers, options, command, ..
     evaluations: list[Evaluation]   # evals.jsonl, in the order of the archive
     steps: list[dict]               # steps.jsonl; empty for searches that log no steps
+    completions: list[dict]         # completions.jsonl; empty for searches without a policy
     summary: dict                   # summary.json; empty while the run is not finished
 
 
@@ -24,6 +26,7 @@ def read(folder: Path) -> RunFiles:
         record=json.loads((folder / "config.json").read_text()),
         evaluations=sorted(read_evaluations(folder), key=lambda e: e.index),
         steps=read_jsonl(folder / "steps.jsonl"),
+        completions=read_completions(folder),
         summary=json.loads(summary.read_text()) if summary.exists() else {})
 
 

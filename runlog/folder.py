@@ -1,12 +1,13 @@
 """A run's folder.
 
-    config.json    settings, task options, versions, command; written once
-    evals.jsonl    every evaluation as it happens, append-only
-    steps.jsonl    one line a step, append-only
-    checkpoint/    LoRA weights, optimizer and state of the search after a step; replaced atomically
-    adapter/       the final LoRA in PEFT format
-    summary.json   what was found; it exists once the run is finished
-    report.html    all of it as a page (reports/pages.py)
+    config.json         settings, task options, versions, command; written once
+    evals.jsonl         every evaluation as it happens, append-only
+    steps.jsonl         one line a step, append-only
+    completions.jsonl   a few completions of each step as the model wrote them, append-only
+    checkpoint/         LoRA weights, optimizer and state of the search; replaced atomically
+    adapter/            the final LoRA in PEFT format
+    summary.json        what was found; it exists once the run is finished
+    report.html         all of it as a page (reports/pages.py)
 """
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -25,12 +27,14 @@ from runlog.ledger import Evaluation, read_evaluations, read_jsonl
 from runlog.metrics import describe
 from runlog.slow import torch
 
+LEDGERS = ("evals.jsonl", "steps.jsonl", "completions.jsonl")
+
 
 class Run:
-    """Writes a run's folder. The two ledgers only grow; every other file is replaced atomically.
+    """Writes a run's folder. The ledgers only grow; every other file is replaced atomically.
 
     After an interruption the steps since the last checkpoint are taken again. What evals.jsonl
-    holds of them is not evaluated again, what steps.jsonl holds is not written again.
+    holds of them is not evaluated again, what the other ledgers hold is not written again.
 
     record: what goes into config.json, a dict of dicts ("config", "run", "modifiers", "options")
     and the command line ("command"). Raises UserError if the folder belongs to another run.
@@ -53,8 +57,12 @@ class Run:
         self.finished = (folder / "summary.json").exists()
         self.evaluations = read_evaluations(folder, repair=True)
         self.steps_logged = len(read_jsonl(folder / "steps.jsonl", repair=True))
-        self.evals_file = open(folder / "evals.jsonl", "a")
-        self.steps_file = open(folder / "steps.jsonl", "a")
+        completions = read_jsonl(folder / "completions.jsonl", repair=True)
+        self.completions_logged = Counter(line["step"] for line in completions)
+        self.last_prompt = {line["origin"]: line["prompt"] for line in completions
+                            if line["prompt"] is not None}
+        self.evals_file, self.steps_file, self.completions_file = (
+            open(folder / name, "a") for name in LEDGERS)
         self.next_checkpoint = 0.0
         self.tracker = self.bar = None
         self.paid: dict[str, Evaluation] = {}
@@ -103,7 +111,7 @@ class Run:
     def discard_if_empty(self) -> None:
         """Frees the folder of a run that never began, for the next try with other settings."""
         if (self.folder / "evals.jsonl").stat().st_size == 0:
-            for name in ("config.json", "evals.jsonl", "steps.jsonl"):
+            for name in ("config.json", *LEDGERS):
                 (self.folder / name).unlink()
             with contextlib.suppress(OSError):      # files of the user's own stay
                 self.folder.rmdir()
@@ -136,6 +144,21 @@ class Run:
         if self.tracker:
             self.tracker.log(flattened(line), step=line["step"])
 
+    def log_completions(self, step: int, lines: list[dict]) -> None:
+        """Appends a step's lines to completions.jsonl, but for those that the file holds already.
+
+        Prompts are long and many are equal: a prompt is None where the last line of the same origin
+        has the same.
+        """
+        for line in lines[self.completions_logged[step]:]:
+            origin, prompt = line["origin"], line["prompt"]
+            if self.last_prompt.get(origin) == prompt:
+                line = line | {"prompt": None}
+            self.last_prompt[origin] = prompt
+            self.completions_file.write(json.dumps(line) + "\n")
+            self.completions_logged[step] += 1
+        self.completions_file.flush()
+
     def save_checkpoint(self, state: dict, optimizer, weights: dict, force: bool = False) -> None:
         """At most every two seconds, and for at most a twentieth of the time: the steps in between
         can be taken again. state: plain numbers. weights: {name: tensor}."""
@@ -163,8 +186,8 @@ class Run:
 
     def finish(self, summary: dict) -> None:
         """Writes summary.json: from now on the run is finished."""
-        self.evals_file.close()
-        self.steps_file.close()
+        for file in (self.evals_file, self.steps_file, self.completions_file):
+            file.close()
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         if self.tracker:
             self.tracker.finish()

@@ -451,20 +451,23 @@ def test_what_a_method_and_a_task_consist_of_is_documented():
 
 
 def test_every_field_of_the_logs_is_explained(tmp_path):
-    """Catches: metrics in steps.jsonl or evals.jsonl that docs/runs.md does not explain, and
-    explained ones that no line has."""
+    """Catches: a field of steps.jsonl, evals.jsonl or completions.jsonl that docs/runs.md does not
+    explain, and explained ones that no line has."""
     migrate.run("wordsearch", steps=2, n_on_policy=2, n_greedy=1, out=str(tmp_path / "run"))
     line = {}
     for step in read_jsonl(tmp_path / "run" / "steps.jsonl"):
         line |= step
     origins = {"on-policy", "neighbor", "greedy"}
     assert origins <= line.keys()
-    step, origin, evaluation = [
+    step, origin, evaluation, completion = [
         {name for row in rows for name in names_in(row[0])}
         for heading, *rows in tables(read("docs/runs.md")) if heading == ["field", "meaning"]]
     assert step == set(line)
     assert origin == {name for one in origins for name in line[one]}
     assert evaluation == {f.name for f in dataclasses.fields(Evaluation)}
+    written = read_jsonl(tmp_path / "run" / "completions.jsonl")[0]
+    assert completion == set(written)
+    assert all(f"`{name}`" in read("docs/runs.md") for name in written["read"][0])
     for name in line["seconds"]:
         assert name in read("docs/runs.md")
 

@@ -27,7 +27,8 @@ def evaluation(index: int, candidate: str, score: float, **other) -> Evaluation:
     return Evaluation(index=index, candidate=candidate, score=score, **(settings | other))
 
 
-def make_run(folder, evaluations, task="wordsearch", target="mob", steps=(), **settings):
+def make_run(folder, evaluations, task="wordsearch", target="mob", steps=(), completions=(),
+             **settings):
     """A finished run with these evaluations, as a search without a policy leaves it."""
     config = {"task": task, "model": "", "method": "by-hand", "preset": "yardstick", "seed": 1,
               "budget": None, "proposals": 10} | settings
@@ -36,6 +37,8 @@ def make_run(folder, evaluations, task="wordsearch", target="mob", steps=(), **s
         run.log_evaluation(e)
     for step in steps:
         run.log_step(step)
+    for line in completions:
+        run.log_completions(line["step"], [line])
     run.finish(metrics.summary(
         task=task, target=target, method=config["method"], seed=config["seed"],
         model=config["model"], preset=config["preset"], evaluations=evaluations, solved=False,
@@ -262,6 +265,28 @@ def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path):
 
 # ------------------------------------------------------------------------------------- pages
 
+def test_a_page_shows_what_the_policy_wrote():
+    """The first step and the last, each prompt once. Catches: prompts that fill the page; a cut or
+    unreadable completion that looks like any other."""
+    def line(step, origin, completion, *read, cut=False):
+        return {"step": step, "proposal": 1, "origin": origin, "prompt": f"<|user|> {origin}?",
+                "completion": completion, "cut": cut, "read": read}
+    stone = {"candidate": "stone", "score": 0.25, "valid": True, "repeat": False}
+    zebra = {"candidate": "zebra", "score": 0.0, "valid": False, "repeat": True}
+    found = Elements(pages.raw_completions([
+        line(1, "on-policy", "Sure! Here", cut=True), line(1, "on-policy", "stone<|end|>", stone),
+        line(1, "neighbor", "a\x1b[2J", zebra), line(2, "on-policy", "in between"),
+        line(3, "on-policy", "[stone, zebra]", stone, zebra)]))
+    assert found.words.split(" of every step.")[1] == (
+        "Step 1, on-policy: the prompt<|user|> on-policy?"
+        "Sure! Herenothing could be readcut off at max_new_tokens"
+        "stone<|end|>read: stone, score 0.2500"
+        "Step 1, neighbours: the prompt<|user|> neighbor?a\u00b7[2Jread: zebra, invalid, a repeat"
+        "Step 3, on-policy: the prompt<|user|> on-policy?"
+        "[stone, zebra]read: stone, score 0.2500read: zebra, invalid, a repeat")
+    assert found.tags.count("details") == 3
+
+
 class Elements(HTMLParser):
     """What a browser would find in a page, unless it is lenient in ways of its own."""
 
@@ -291,8 +316,8 @@ HOSTILE = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>",
 
 
 def test_a_page_stands_alone_and_runs_nothing_that_a_model_wrote(tmp_path):
-    """Catches: hostile candidates that become markup, in the page and in the picture; anything
-    loaded from elsewhere."""
+    """Catches: hostile candidates, prompts or completions that become markup, in the page and in
+    the picture; anything loaded from elsewhere."""
     class Hostile(Task):
         def picture(self, candidate, info):
             raise ValueError("no picture of this")
@@ -302,7 +327,13 @@ def test_a_page_stands_alone_and_runs_nothing_that_a_model_wrote(tmp_path):
             i, text + "!" * (i // 6), i / 50, step=i // 3, proposal=i, valid=i % 5 > 0,
             origin=["on-policy", "neighbor", "warm-start"][i % 3],
             parents=[HOSTILE[i % 6 - 1]] if i > 6 else []))
-    run = make_run(tmp_path / "run", evaluations, "<b>.py", "</title><script>", model="<i>")
+    completions = [
+        {"step": i, "proposal": i, "origin": HOSTILE[i], "prompt": HOSTILE[i - 1] + "</details>",
+         "completion": HOSTILE[i - 2], "cut": True,
+         "read": [{"candidate": HOSTILE[i - 3], "score": 0, "valid": False, "repeat": True}]}
+        for i in (0, 3, 5)]
+    run = make_run(tmp_path / "run", evaluations, "<b>.py", "</title><script>", model="<i>",
+                   completions=completions)
     record = json.loads((run / "config.json").read_text())
     record |= {"command": ["--x", "<script>"], "modifiers": {"<b>": {"<u>": "<script>"}}}
     (run / "config.json").write_text(json.dumps(record))
@@ -315,6 +346,7 @@ def test_a_page_stands_alone_and_runs_nothing_that_a_model_wrote(tmp_path):
     assert "default-src 'none'" in text and not re.search(r"url\(|@import", text)
     assert not re.search("[\ud800-\udfff\x00\x1b]", text)
     assert "<script>alert(1)</script>" in found.words
+    assert found.words.count("the prompt") == 2             # of the first step and of the last
     picture = pages.standalone(pages.search_curve(read(run).evaluations))
     elements = xml.etree.ElementTree.fromstring(picture).iter()
     tags = {element.tag.split("}")[1] for element in elements}
@@ -331,6 +363,7 @@ def test_every_run_leaves_a_page_and_a_broken_page_loses_no_run(tmp_path, capsys
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     assert f"{summary['best_score']:.4f}" in found.words and summary["best"] in found.words
     assert "rank" in found.words and "novelty: max_draws" in found.words
+    assert "the prompt<user> guess the hidden word . answer with" in found.words
     for name, (_, meaning) in pages.GLOSSARY.items():
         assert name in found.words and meaning in found.words
     monkeypatch.setattr(pages, "run_page", lambda *_: 1 / 0)

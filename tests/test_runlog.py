@@ -5,6 +5,7 @@ import builtins
 import dataclasses
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -15,12 +16,13 @@ from hypothesis import strategies as st
 import migrate
 from runlog import errors, flags, folder, plugins, slow
 from runlog.bar import ProgressBar
+from runlog.completions import by_completion, quote, read_completions
 from runlog.folder import Run
 from runlog.ledger import Evaluation, best_first, read_evaluations, read_jsonl
 from runlog.metrics import differences
 from runlog.settings import RunOptions, build_method, run_options
-from tasks import TASKS, WordSearch
-from tests.support import HERE, Letters, read_json, run_search
+from tasks import TASKS, Score, WordSearch
+from tests.support import HERE, Letters, folder_of, read_json, run_search
 
 
 def evaluation(index, score=0.5, step=1, candidate=None, valid=True) -> Evaluation:
@@ -134,6 +136,132 @@ def test_the_summary_of_a_run_without_any_valid_candidate(tmp_path):
     assert summary["best"] is None and summary["best_score"] == 0 and summary["invalid"] == 16
     assert read_json(tmp_path / "r" / "summary.json") == summary
     assert read_evaluations(tmp_path / "r") == []
+
+
+# ------------------------------------------------------------------------------ completions
+
+def line(step, origin, prompt, completion="x") -> dict:
+    return {"step": step, "proposal": 1, "origin": origin, "prompt": prompt,
+            "completion": completion, "cut": False, "read": []}
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from("on"), st.sampled_from("ab")), max_size=3),
+                max_size=4), st.floats(0, 1), st.floats(0, 1))
+def test_completions_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path_factory, steps,
+                                                                        kept, checkpoint):
+    """Killed at any byte, resumed from any step that the file has. Catches: a step that is there
+    twice, or in part; a prompt that is left out though the last one of its origin was another."""
+    lines = {t: [line(t, origin, prompt, f"{t} {i}") for i, (origin, prompt) in enumerate(of_step)]
+             for t, of_step in enumerate(steps, 1)}
+    folder = tmp_path_factory.mktemp("run")
+
+    def write(first, resume):
+        run = Run(folder, {}, resume)
+        for t in range(first, len(steps) + 1):
+            run.log_completions(t, lines[t])
+        run.completions_file.close()
+        return (folder / "completions.jsonl").read_bytes()
+    whole = write(1, False)
+    part = whole[:round(kept * len(whole))]
+    (folder / "completions.jsonl").write_bytes(part)
+    there = max([entry["step"] for entry in read_jsonl(folder / "completions.jsonl")], default=0)
+    assert write(round(checkpoint * max(0, there - 1)) + 1, True) == whole
+    assert read_completions(folder) == [entry for t in lines for entry in lines[t]]
+    last = {}
+    for full, short in zip(read_completions(folder), read_jsonl(folder / "completions.jsonl")):
+        assert (short["prompt"] is None) == (full["prompt"] == last.get(full["origin"]))
+        last[full["origin"]] = full["prompt"]
+
+
+def test_completions_are_kept_as_the_model_wrote_them(tmp_path):
+    """A small Llama 3 with its chat template. Catches: a prompt without the template, a completion
+    without its special tokens, an origin that is never shown."""
+    task = WordSearch(target="mob", prompt_style="bundled")
+    run_search(tmp_path / "r", task, model=str(folder_of("llama3")), preset="paper", steps=3,
+               n_on_policy=5, n_greedy=1, n_neighbors=4, max_new_tokens=12, lora_r=4)
+    lines = read_completions(tmp_path / "r")
+    assert [(one["step"], one["origin"]) for one in lines] == [
+        (t, origin) for t in (1, 2, 3) for origin in ("on-policy",) * 2 + ("neighbor",) * 2]
+    proposals = [one["proposal"] for one in lines]
+    assert proposals == [t + p for t in (0, 9, 18) for p in (1, 2, 6, 7)]
+    known = [e.candidate for e in read_evaluations(tmp_path / "r")]
+    requests = {"on-policy": {task.prompt()},
+                "neighbor": {task.variation_prompt([word]) for word in known}}
+    for one in lines:
+        assert one["prompt"] in {
+            f"<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{request}"
+            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+            for request in requests[one["origin"]]}
+        ends = one["completion"].endswith(("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"))
+        assert one["cut"] is not ends
+
+
+def test_what_was_read_from_a_completion_stands_beside_it(tmp_path):
+    """Catches: scores from before the scoring, a repeat that looks new, a candidate beside another
+    one's completion."""
+    run_search(tmp_path / "r", Letters(), steps=12)
+    evaluations = {e.candidate: e for e in read_evaluations(tmp_path / "r")}
+    repeats = []
+    for one in read_completions(tmp_path / "r"):
+        [read] = one["read"]
+        e = evaluations[read["candidate"]]
+        assert one["completion"] == f"{e.candidate} <eos>"
+        assert (read["score"], read["valid"]) == (e.score, e.valid)
+        assert read["repeat"] is (e.proposal != one["proposal"])
+        repeats.append(read["repeat"])
+    assert set(repeats) == {True, False}
+
+
+def test_several_candidates_of_a_completion_stand_together():
+    """They share the completion's tokens. Catches: a list of ten words that looks like ten
+    completions; two equal completions that look like one; rows that never were completions."""
+    def row(tokens, candidate=None):
+        return migrate.Row("on-policy", [], tokens, candidate)
+    one, same = [1, 2], [1, 2]
+    rows = [row(one, "a"), row(one, "b"), row(same, "a"), row([]), row([3])]
+    assert [[r.candidate for r in of_one] for of_one in by_completion(rows)] == [
+        ["a", "b"], ["a"], [None]]
+
+
+class Unreadable(Letters):
+    def parse(self, completion):
+        return []
+
+
+class Unscored(Letters):
+    def score(self, candidates):
+        return ((c, Score(0.0, valid=False)) for c in candidates)
+
+
+@dataclasses.dataclass
+class Styled(Unreadable):
+    prompt_style: str = ""      # how to ask
+
+
+@pytest.mark.parametrize("task, settings, says", [
+    (Unreadable(), {}, r"warning: no candidate could be read from the 8 completions of the first "
+                       r"step, such as '\w+ <eos>'\. See completions\.jsonl in the run's folder\. "
+                       r"Look at prompt\(\) and parse\(\) of the task\."),
+    (Styled(), {"max_new_tokens": 1},
+     r"warning: no candidate .* such as '\w+'\. See completions\.jsonl in the run's folder\. "
+     r"8 of 8 were cut: give more --max-new-tokens\. Try another --prompt-style\."),
+    (Unscored(), {}, r"warning: none of the 8 candidates of the first step is valid, such as "
+                     r"'\w+'\. See completions\.jsonl .*"),
+    (Letters(), {}, None),
+])
+def test_a_warning_after_the_first_step_if_nothing_can_be_used(task, settings, says, tmp_path,
+                                                               capsys):
+    """Catches: a prompt or a parser that does not work, which shows only as a best score of 0."""
+    migrate.run(task, steps=2, out=str(tmp_path / "r"), **settings)
+    warnings = [one for one in capsys.readouterr().out.splitlines() if one.startswith("warning")]
+    assert len(warnings) == (says is not None)
+    assert says is None or re.fullmatch(says, warnings[0])
+
+
+def test_a_warning_quotes_one_short_line():
+    """Catches: a completion that takes over the terminal."""
+    assert quote("a\x1b[2J\nb") == r"'a\x1b[2J\nb'"
+    assert len(quote("\n" * 500)) == 100 and quote("\n" * 500).endswith("\u2026")
 
 
 # -------------------------------------------------------------------------------- on the screen
