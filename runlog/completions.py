@@ -35,11 +35,12 @@ def by_completion(rows: list) -> list[list]:
 
 
 def some_of_each_origin(completions: list[list]) -> list[list]:
-    """The first completions of each origin, equally many, FEW in all."""
+    """The first completions of each origin, equally many, about FEW in all."""
     of_origin: dict[str, list] = {}
     for rows in completions:
         of_origin.setdefault(rows[0].origin, []).append(rows)
-    return [rows for some in of_origin.values() for rows in some[:FEW // len(of_origin)]]
+    each = max(1, FEW // max(1, len(of_origin)))        # a fork may have origins of its own
+    return [rows for some in of_origin.values() for rows in some[:each]]
 
 
 def as_line(rows: list, policy, prompt_ids: list[int], step: int) -> dict:
