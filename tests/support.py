@@ -277,3 +277,43 @@ def wait_until(condition, seconds=20.0) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+# ------------------------------------------------------------------- the Hub, in a process of its own
+
+IN_A_FRESH_PROCESS = """
+import contextlib, io, json, os, sys, time, urllib.request
+import migrate
+from huggingface_hub import HfApi, constants, hf_hub_download
+from runlog.errors import exit_code
+assert not constants.HF_HUB_OFFLINE and not os.path.exists(os.environ["HF_HOME"])  # an empty cache
+
+def no_wait(seconds):       # neither we nor the client wait before another try
+    pass
+time.sleep = no_wait
+
+def command(*argv):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = exit_code(migrate.main, list(argv))
+    return code, out.getvalue()
+
+def faults(*faults):
+    request = urllib.request.Request(os.environ["HF_ENDPOINT"] + "/faults",
+                                     json.dumps(faults).encode())
+    urllib.request.urlopen(request)
+"""
+
+
+def fresh_process(script, *arguments, server, home):
+    """Runs a script from the repository root, with nothing of this process's Hub settings.
+
+    Returns (what its last line of output holds as JSON, all of its output).
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    environment |= {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1",
+                    "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], cwd=HERE,
+                            capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1]), result.stdout + result.stderr

