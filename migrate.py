@@ -271,10 +271,9 @@ def parse_rows(policy: Policy, task: Task, tokens: list[int], ask: Ask) -> list[
 
 
 def render(policy: Policy, task: Task, candidate: str) -> list[int]:
-    """The tokens of a completion that never was sampled, closed by the tokenizer's EOS."""
+    """The tokens of a completion that never was sampled, closed as the model's own turns are."""
     ids = policy.tokenizer(task.render(candidate), add_special_tokens=False)["input_ids"]
-    eos = policy.tokenizer.eos_token_id
-    return [*ids, eos if eos in policy.eos_ids else min(policy.eos_ids)]
+    return [*ids, policy.engine.chat.end_of_turn(policy.tokenizer, policy.eos_ids)]
 
 
 def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
@@ -594,9 +593,13 @@ def run(task: str | Task = "wordsearch", *, argv: list[str] | None = None, **giv
     method, modifiers = settings.build_method(config, task, given, METHODS)
     options = settings.run_options(given)
     settings.check_known(given, config, options, task, modifiers)
+    source = settings.model_source(config.model, task)
+    if "lora_targets" not in given and config.lora_targets == Config.lora_targets:
+        import engine  # transformers takes seconds to import
+        config.lora_targets = engine.default_targets(source)    # what fits this model
     with opened(config, options, method, modifiers, task, argv) as this_run:
         if not this_run.finished:
-            policy = load_policy(config, settings.model_source(config.model, task), options)
+            policy = load_policy(config, source, options)
             with this_run.progress(config.budget, config.steps):
                 found = search(config, method, task, policy, this_run)
             this_run.finish(found)

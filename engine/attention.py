@@ -8,6 +8,7 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.pytorch_utils import Conv1D
 
 NAME = "shared_prompt"      # of this attention, in transformers' registry
 
@@ -183,6 +184,7 @@ def merged(model):
     the sum would be another policy. Afterwards the layers hold the very tensors they had before.
     """
     layers = [m for m in model.modules() if getattr(m, "lora_A", None) and not m.disable_adapters
+              and isinstance(m.get_base_layer(), (torch.nn.Linear, Conv1D))     # no experts
               and m.get_base_layer().weight.dtype == torch.float32]
     weights = [layer.get_base_layer().weight.data for layer in layers]
     try:

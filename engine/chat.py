@@ -113,3 +113,27 @@ def span(tokenizer, tokens: list[int], candidate: str | None, n: int) -> tuple[i
         return 0, 0
     ends = [len(decode(tokens[:end])) for end in range(1, len(tokens) + 1)]     # in characters
     return bisect_right(ends, found.start()), bisect_left(ends, found.end()) + 1
+
+
+QUESTION = {"role": "user", "content": "Which word is it?"}
+ANSWER = {"role": "assistant", "content": "An example"}
+
+
+def end_of_turn(tokenizer, eos_ids: frozenset[int]) -> int:
+    """The token that closes an answer of the model, one of eos_ids.
+
+    It is what the chat template writes behind an answer: <|im_end|>, for example. Where that is not
+    in eos_ids, or there is no template, it is the tokenizer's EOS, else the first of eos_ids.
+    """
+    for turns in ([QUESTION, ANSWER], [QUESTION, ANSWER, QUESTION]):
+        try:
+            text = tokenizer.apply_chat_template(turns, tokenize=False, **SETTINGS)
+        except Exception:       # no template, or one that refuses this
+            break
+        _, found, behind = text.rpartition(ANSWER["content"])
+        ids = tokenizer(behind, add_special_tokens=False)["input_ids"] if found else []
+        ends = [token for token in ids if token in eos_ids]
+        if ends:
+            return ends[0]      # GLM's answers end where the next turn begins: hence the second try
+    eos = tokenizer.eos_token_id
+    return eos if eos in eos_ids else min(eos_ids)

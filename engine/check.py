@@ -1,6 +1,8 @@
 """Whether the shared-prompt path can serve a model: it reads the configuration, then it tries."""
 from __future__ import annotations
 
+import math
+
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -25,6 +27,7 @@ def attach(model, source: str, engine: str) -> str:
         raise UserError(f"--engine shared cannot serve {source}: {reason}; leave it out")
     if not reason:
         model.set_attn_implementation(NAME)
+        model.get_output_embeddings().logit_scale = logit_scale(model)  # for completion_pass
     return reason or ""
 
 
@@ -38,40 +41,65 @@ def why_not(model) -> str | None:
         return forgets
     if not model._can_set_attn_implementation():
         return "it has an attention of its own"
-    with torch.no_grad():
-        if rescales_logits(model):
-            return "it rescales its logits"
-        own = model.config._attn_implementation
-        try:
-            model.set_attn_implementation(NAME)
-            same = agrees(model, own)
-        finally:
-            model.set_attn_implementation(own)
+    own = model.config._attn_implementation
+    try:
+        if logit_scale(model) is None:
+            return "its logits are more than a product with the last hidden state"
+        model.set_attn_implementation(NAME)
+        same = agrees(model, own)
+    except Exception:       # its own code may do anything with the keys and values
+        same = False
+    finally:
+        model.set_attn_implementation(own)
     return None if same else "its attention does more than softmax(q k) v"
 
 
-def layers_that_forget(config) -> str | None:
-    """Why a layer's cache does not hold the keys and values of all tokens; None if they all do."""
+def layers_that_forget(config) -> str:
+    """Why a layer's cache does not hold the keys and values of all tokens; "" if they all do.
+
+    A sliding window that is as long as the model's context forgets nothing: migrate.encode_prompt
+    refuses what is longer than the context.
+    """
     try:
-        kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+        layers = DynamicCache(config=config).layers
     except Exception:       # a model without such a cache fails in a way of its own
-        kinds = {None}
-    if kinds == {DynamicLayer}:
-        return None
-    if kinds == {DynamicLayer, DynamicSlidingWindowLayer} or kinds == {DynamicSlidingWindowLayer}:
-        return "it has layers with a sliding window"
-    return "it has state-space or linear-attention layers"
+        layers = []
+    if not layers or {type(layer) for layer in layers} - {DynamicLayer, DynamicSlidingWindowLayer}:
+        return "it has state-space or linear-attention layers"
+    context = getattr(config, "max_position_embeddings", None) or math.inf
+    windows = [x.sliding_window for x in layers if isinstance(x, DynamicSlidingWindowLayer)]
+    return "it has layers with a sliding window" if min(windows, default=context) < context else ""
 
 
-def rescales_logits(model) -> bool:
-    """Whether logits are more than the output layer's product with the last hidden state."""
-    ids = torch.tensor([[0, 1]], device=model.device)
-    hidden = inner_model(model)(ids).last_hidden_state
+@torch.no_grad()
+def logit_scale(model) -> float | None:
+    """The constant c in logits = c W h, where W is the output layer and h the last hidden state: 1
+    in most models. None if the logits are something else.
+
+    It is tried twice. The second time what comes out of the output layer is enlarged: small logits
+    pass a soft cap almost unchanged.
+    """
+    ids = torch.tensor([[0, 1, 2, 3]], device=model.device)
     head = model.get_output_embeddings()
-    logits = model(ids).logits
-    return not torch.allclose(logits, head(hidden.to(head.weight.device)).to(logits.device))
+    hidden = inner_model(model)(ids).last_hidden_state.to(head.weight.device)
+    factor, scales = 1.0, []
+    for _ in range(2):
+        handle = head.register_forward_hook(lambda module, args, out, by=factor: out * by)
+        try:
+            logits = model(ids).logits.float()
+            product = head(hidden).float().to(logits.device)
+        finally:
+            handle.remove()
+        scale = (logits * product).sum() / (product * product).sum()
+        error = (logits - scale * product).abs().max() / logits.abs().max()
+        if not (scale > 0 and error <= tolerance(model.dtype, 0.02)):
+            return None
+        factor = 1000 / product.abs().max().item()
+        scales.append(scale.item())
+    return scales[0] if math.isclose(*scales, rel_tol=0.01) else None
 
 
+@torch.no_grad()
 def agrees(model, own: str) -> bool:
     """Whether a token after a shared prompt has the logits that the model's own attention gives."""
     cache = shared_cache(model, PROMPTS, room=1)
@@ -84,5 +112,10 @@ def agrees(model, own: str) -> bool:
     model.set_attn_implementation(own)
     plain = torch.stack([model(torch.tensor([ids], device=model.device)).logits[0, -1].float()
                          for ids in rows])
-    tolerance = 1e-4 if plain.dtype == model.dtype else 0.05
-    return bool((shared - plain).abs().max() <= tolerance * plain.abs().max().clamp(min=1))
+    error = (shared - plain).abs().max()
+    return bool(error <= tolerance(model.dtype, 0.05) * plain.abs().max().clamp(min=1))
+
+
+def tolerance(dtype, rounded: float) -> float:
+    """Of an error, relative to the largest value. rounded: in less than full precision."""
+    return 1e-4 if dtype == torch.float32 else rounded

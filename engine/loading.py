@@ -8,7 +8,8 @@ import warnings
 import torch
 
 from engine.gguf import local_model, public_name
-from runlog.errors import UserError, explain_loading, one_line
+from engine.lora import of_bitsandbytes
+from runlog.errors import UserError, explain_loading
 
 
 def load_model(source: str, quantize: str, dtype: str = ""):
@@ -59,37 +60,19 @@ def output_in_fp32(model) -> None:
 
 
 def freeze(model) -> None:
-    """No gradient for the base weights, no dropout.
+    """No gradient for the base weights, and nothing random: no dropout, no dropped layer, no noise
+    in a router.
 
-    The model stays in train mode: in evaluation mode bitsandbytes' CPU kernels repack 4-bit weights
+    Evaluation mode switches all of it off, wherever a family keeps its rates. The layers of
+    bitsandbytes alone stay in train mode: in evaluation mode its CPU kernels repack 4-bit weights
     at the first forward pass, and after that no gradient reaches the LoRA weights.
     """
-    model.train()
+    model.eval()
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        if of_bitsandbytes(module):
+            module.train()
     for p in model.parameters():
         p.requires_grad_(False)
-
-
-def add_lora(model, source: str, config):
-    """The model with fresh LoRA weights, the only ones that are trained.
-
-    config: has lora_r, lora_alpha and lora_targets. Raises UserError if the targets do not fit.
-    """
-    import peft
-    targets = config.lora_targets
-    if targets != "all-linear":
-        targets = targets.split(",")
-    lora = peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=targets,
-                           task_type="CAUSAL_LM")
-    try:
-        return peft.get_peft_model(model, lora)
-    except ValueError as error:
-        raise UserError(f"--lora-targets {config.lora_targets} does not fit {source} (all-linear "
-                        f"fits most models): {one_line(error)}") from error
 
 
 def exact_sampling(model, tokenizer, source: str, config):

@@ -80,6 +80,7 @@ def completion_pass(model, prompt: list, completions: list[list[int]], tau: floa
     # token of every row. States 1, 2, .. predict the others, row by row.
     source = torch.arange(1 - n, len(hidden), device=device).clamp(min=0)
     in_order = torch.cat([tokens[:, 0], tokens[:, 1:][real]])
+    tau = tau / head.logit_scale        # logits = logit_scale * head(hidden): check.logit_scale
     logprobs, entropy = TokenLogprobs.apply(hidden, source, in_order, head, tau)
     padded = torch.zeros_like(mask[:, 1:])
 

@@ -2,10 +2,13 @@
 which path each of them takes."""
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import os
 import random
+import re
+import tempfile
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ import transformers
 
 import engine
 import migrate
-from engine import attention, logprobs, memory, plan
+from engine import attention, check, logprobs, memory, plan
 from engine.attention import GroupLayer
 from runlog.errors import UserError
 from runlog.folder import Run
@@ -23,12 +26,14 @@ from tests.support import (
     HERE,
     KINDS,
     Letters,
+    command_line,
     completions_for,
     config_for,
     folder_of,
     load,
     move_lora,
     naive_logprobs,
+    read_json,
     scored,
     sharpen,
 )
@@ -39,13 +44,15 @@ SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_lay
              num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
              eos_token_id=1, bos_token_id=0, pad_token_id=0)
 WIDE = dict(head_dim=8)
+ALL_HEADS = {**SHAPE, "num_key_value_heads": 4}
+TWO_OF_FOUR = dict(num_local_experts=4, num_experts_per_tok=2)
 
 
 def config_of(name: str, **settings):
     return getattr(transformers, name + "Config")(**settings)
 
 
-# family: (a small configuration, models of it)
+# family: (a small configuration, models of it). A window of 256 tokens is as long as the context.
 FAMILIES = {
     "Llama 2, 3": (config_of("Llama", **SHAPE), "Llama, SmolLM2, Vicuna"),
     "Qwen 2.5": (config_of("Qwen2", **SHAPE), "Qwen2.5-Instruct"),
@@ -55,13 +62,37 @@ FAMILIES = {
     "Gemma": (config_of("Gemma", **SHAPE, **WIDE), "gemma-2b"),
     "Gemma 2": (config_of("Gemma2", **SHAPE, **WIDE, sliding_window=16), "gemma-2-2b"),
     "Gemma 3": (config_of("Gemma3Text", **SHAPE, **WIDE, sliding_window=16), "gemma-3-1b"),
-    "Phi 3": (config_of("Phi3", **SHAPE, sliding_window=None), "Phi-3.5-mini, Phi-4-mini"),
+    "Phi 3": (config_of("Phi3", **SHAPE, sliding_window=16), "Phi-3-mini-4k"),
+    "Phi 3.5, 4": (config_of("Phi3", **SHAPE, sliding_window=256), "Phi-3.5-mini, Phi-4-mini"),
     "SmolLM3": (config_of("SmolLM3", **SHAPE), "SmolLM3-3B"),
     "OLMo 2": (config_of("Olmo2", **SHAPE), "OLMo-2-1B"),
+    "OLMo 3": (config_of("Olmo3", **SHAPE, sliding_window=16), "Olmo-3-7B"),
     "Granite": (config_of("Granite", **SHAPE, logits_scaling=4.0), "granite-3.3-2b"),
+    "Cohere": (config_of("Cohere", **SHAPE, logit_scale=0.7), "aya-23-8B"),
+    "Cohere 2": (config_of("Cohere2", **SHAPE, **WIDE, sliding_window=16), "c4ai-command-r7b"),
+    "Seed-OSS": (config_of("SeedOss", **SHAPE, **WIDE), "Seed-OSS-36B"),
+    "OPT": (config_of("OPT", vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2,
+                      num_attention_heads=4, word_embed_proj_dim=32, max_position_embeddings=256,
+                      eos_token_id=1, bos_token_id=0, pad_token_id=0), "opt-1.3b"),
     "GPT-2": (config_of("GPT2", vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=256,
                         eos_token_id=1, bos_token_id=0), "gpt2, distilgpt2"),
-    "GPT-NeoX": (config_of("GPTNeoX", **{**SHAPE, "num_key_value_heads": 4}), "Pythia"),
+    "GPT-NeoX": (config_of("GPTNeoX", **ALL_HEADS), "Pythia"),
+    "Falcon": (config_of("Falcon", vocab_size=64, hidden_size=32, num_hidden_layers=2,
+                         num_attention_heads=4, eos_token_id=1, bos_token_id=0), "falcon-7b"),
+    "BLOOM": (config_of("Bloom", vocab_size=64, hidden_size=32, n_layer=2, n_head=4,
+                        eos_token_id=1, bos_token_id=0, pad_token_id=0), "bloom-1b7"),
+    "Mixtral": (config_of("Mixtral", **SHAPE, **TWO_OF_FOUR), "Mixtral-8x7B"),
+    "Qwen 3 MoE": (config_of("Qwen3Moe", **SHAPE, **WIDE, num_experts=4, num_experts_per_tok=2,
+                             moe_intermediate_size=16, mlp_only_layers=[0]), "Qwen3-30B-A3B"),
+    "OLMoE": (config_of("Olmoe", **SHAPE, num_experts=4, num_experts_per_tok=2), "OLMoE-1B-7B"),
+    "Phi 3.5 MoE": (config_of("Phimoe", **SHAPE, **TWO_OF_FOUR, sliding_window=256),
+                    "Phi-3.5-MoE"),
+    "gpt-oss": (config_of("GptOss", **SHAPE, **WIDE, **TWO_OF_FOUR, sliding_window=16),
+                "gpt-oss-20b"),
+    "DeepSeek 3": (config_of("DeepseekV3", **ALL_HEADS, q_lora_rank=8, kv_lora_rank=8,
+                             qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
+                             n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1,
+                             moe_intermediate_size=16, first_k_dense_replace=1), "DeepSeek-V3"),
     "Mamba": (config_of("Mamba", vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4,
                         eos_token_id=1, pad_token_id=0), "mamba-130m"),
     "Qwen 3.5": (config_of("Qwen3_5Text", **SHAPE, **WIDE, layer_types=[
@@ -75,27 +106,29 @@ def tokenizer():
     return transformers.AutoTokenizer.from_pretrained(folder_of("qwen2"))
 
 
-def model_of(family: str):
+def model_of(family: str, **changes):
+    """A small model with random weights. changes: in its configuration."""
+    config = copy.deepcopy(FAMILIES[family][0])
+    config.update(changes)
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(
-        FAMILIES[family][0], dtype=torch.float32, attn_implementation=None)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.generation_config = transformers.GenerationConfig(eos_token_id=1, pad_token_id=0)
     sharpen(model)
     return model
 
 
-def targets_of(family: str) -> str:
-    """What --lora-targets has to be: the default where it fits."""
-    if family == "Mamba":
-        return "in_proj,x_proj"         # peft refuses out_proj, which all-linear would include
-    names = {name.split(".")[-1] for name, _ in model_of(family).named_modules()}
-    return migrate.Config.lora_targets if {"q_proj", "v_proj"} <= names else "all-linear"
+@functools.cache
+def default_targets(family: str) -> str:
+    """What --lora-targets is where nobody gives it."""
+    with tempfile.TemporaryDirectory() as folder:
+        FAMILIES[family][0].save_pretrained(folder)
+        return engine.default_targets(folder)
 
 
-def policy_of(family: str, path: str):
-    config = config_for("unused", lora_targets=targets_of(family), max_new_tokens=6)
+def policy_of(family: str, path: str = "auto", targets: str = "all-linear", **changes):
+    config = config_for("unused", lora_targets=targets, max_new_tokens=6)
     policy = migrate.load_policy(config, family, RunOptions(engine=path),
-                                 loaded=(model_of(family), tokenizer()))
+                                 loaded=(model_of(family, **changes), tokenizer()))
     move_lora(policy)
     return policy
 
@@ -124,6 +157,7 @@ def test_both_paths_give_the_same_samples_log_probabilities_and_gradients(family
     plain = policy_of(family, "plain")
     weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
     expected = scored(plain, PROMPTS[0][0], COMPLETIONS, weight)
+    assert all(gradient.any() for gradient in expected[3].values())
     rows = [scored(plain, PROMPTS[0][0], [c])[0][0] for c in COMPLETIONS]
     for i, row in enumerate(rows):
         torch.testing.assert_close(expected[0][i, :len(row)], row, rtol=1e-5, atol=1e-5)
@@ -144,25 +178,137 @@ def test_both_paths_give_the_same_samples_log_probabilities_and_gradients(family
         assert error < 1e-5 * max(1.0, gradient.abs().max()), name
 
 
+def test_a_window_as_long_as_the_context_is_none():
+    """Prompt and completion fill the context here. Catches: a fast path that forgets, or does not
+    forget, what the model's own attention sees."""
+    for family in ("Mistral with a window", "Phi 3"):
+        settings = dict(sliding_window=15, max_position_embeddings=15)      # 9 + 6 tokens
+        fast, plain = (policy_of(family, path, **settings) for path in ("shared", "plain"))
+        assert migrate.sample(fast, PROMPTS, 3) == migrate.sample(plain, PROMPTS, 3)
+        prompt, completions = PROMPTS[0][0], [random_ids(6, 7), random_ids(6, 8)]
+        difference = scored(fast, prompt, completions)[0] - scored(plain, prompt, completions)[0]
+        assert difference.abs().max() < 1e-5
+        model = model_of(family, **settings | {"sliding_window": 14})
+        assert engine.why_not(model) == "it has layers with a sliding window"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_constant_factor_of_the_logits_is_found_and_a_soft_cap_is_none(dtype):
+    """Catches: a soft cap that passes for linear while the logits are small; a factor that is not
+    exactly 1, which would change every result."""
+    for family, setting, expected in [
+            ("Llama 2, 3", {}, 1.0), ("Granite", {"logits_scaling": 6.0}, 1 / 6),
+            ("Cohere", {"logit_scale": 0.8333}, 0.8333),
+            ("Gemma 2", {"final_logit_softcapping": 30.0}, None),
+            ("Gemma 2", {"final_logit_softcapping": None}, 1.0)]:
+        for size in (1e-3, 1.0):
+            model = model_of(family, **setting, tie_word_embeddings=False).to(dtype)
+            model.get_output_embeddings().weight.data.mul_(size)
+            found = check.logit_scale(model)
+            if expected in (None, 1.0):
+                assert found == expected
+            else:
+                assert found == pytest.approx(expected, rel=1e-6 if dtype.itemsize == 4 else 2e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_in_a_model_is_random_once_it_is_frozen(family):
+    """Every rate of the configuration is 0.5 here. Catches: dropout that is no module (OPT,
+    Seed-OSS), layers that are left out (OPT), noise in a router (Phi 3.5 MoE)."""
+    config = FAMILIES[family][0].to_dict()
+    rates = {name: 0.5 for name, value in config.items()
+             if re.search("drop|jitter", name) and isinstance(value, int | float)}
+    model, ids = model_of(family, **rates).train(), torch.tensor([PROMPTS[0][0]] * 4)
+    with torch.no_grad():
+        once, again = (model(ids).logits for _ in range(2))
+    assert torch.equal(once, again) == (not rates)
+    policy = policy_of(family, **rates)
+    once, again = (scored(policy, PROMPTS[0][0], COMPLETIONS)[0] for _ in range(2))
+    assert torch.equal(once, again)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_default_lora_targets_fit(family):
+    """Catches: a family in which no layer is called q_proj; a layer that is never called."""
+    policy = policy_of(family, targets=default_targets(family))
+    gradients = scored(policy, PROMPTS[0][0], COMPLETIONS, torch.ones(3, 5))[3]
+    layers = FAMILIES[family][0].num_hidden_layers - (family == "Qwen 3.5")     # one is linear
+    assert len(gradients) == 2 * layers * len(default_targets(family).split(","))
+    assert all(gradient.any() for gradient in gradients.values())
+
+
+def test_all_linear_leaves_experts_and_routers_alone():
+    """peft adapts what it can: in most families all experts, and routers, which crashes in some."""
+    for family in ("Mixtral", "Qwen 3 MoE", "OLMoE", "Phi 3.5 MoE", "gpt-oss", "DeepSeek 3"):
+        assert all(".self_attn." in name for name in policy_of(family).lora), family
+
+
+def test_experts_with_lora_weights_are_sampled_as_they_are_scored():
+    """peft adapts experts if the user names a layer that only some blocks have in plain. Catches:
+    a fast path that takes stacked experts for a matrix."""
+    fast, plain = (policy_of("Qwen 3 MoE", path, "gate_proj,up_proj,down_proj")
+                   for path in ("shared", "plain"))
+    assert any("expert" in name for name in fast.lora)
+    assert migrate.sample(fast, PROMPTS, 3) == migrate.sample(plain, PROMPTS, 3)
+    rows = [scored(policy, PROMPTS[0][0], COMPLETIONS)[0] for policy in (fast, plain)]
+    torch.testing.assert_close(*rows, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family, targets, says", [
+    ("GPT-2", "q_proj,v_proj", "no layer 'q_proj': choose from c_attn, c_proj, c_fc, or all-lin"),
+    ("Llama 2, 3", "q_proj,vproj", "no layer 'vproj'"),         # peft would take q_proj alone
+    ("Llama 2, 3", "q_proj,lm_head", "the output layer"),       # the fast path knows it as frozen
+])
+def test_lora_targets_that_do_not_fit_are_one_line_with_the_choices(family, targets, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        policy_of(family, targets=targets)
+
+
+def test_a_search_takes_the_layers_of_its_model_unless_the_user_names_some(tmp_path, capsys):
+    """And its settings say which. Catches: a resume that takes them for a change."""
+    argv = ["--model", folder_of("gpt2"), "--steps", "1", "--max-new-tokens", "3",
+            "--warm-start-words", "3", "--out", tmp_path / "run"]
+    code, out, _ = command_line(capsys, *argv)
+    assert code == 0 and "LoRA r=64 on c_attn" in out and "lora_targets c_attn (q_proj" in out
+    assert read_json(tmp_path / "run" / "config.json")["config"]["lora_targets"] == "c_attn"
+    assert command_line(capsys, *argv, "--resume")[0] == 0
+    argv[-1] = tmp_path / "another"
+    code, _, err = command_line(capsys, *argv, "--lora-targets", "q_proj,v_proj")
+    assert code == 2 and "choose from c_attn, c_proj, c_fc, or all-linear" in err
+
+
+MODELS_PAGE = """\
+# Which models run, and on which path
+
+Any causal language model of transformers runs. Where a model allows it, the fast path (`engine/`)
+computes the prompt once for all rows of a group. Else the plain functions of `migrate.py` do the
+work. They are slower and give the same results. A run that takes the plain path says so, and why.
+
+A sliding window needs the plain path only where it is shorter than the model's context. Where a
+model multiplies its logits by a constant (Granite, Cohere), the fast path divides the temperature
+by it.
+
+`tests/test_engine.py` builds a small model of each family with random weights. It compares both
+paths where a family has both, and makes this table. (`MAKE_DOCS=1 python -m pytest -q
+tests/test_engine.py` writes it anew.)
+
+The last column says which layers have LoRA weights if `--lora-targets` is not given. They make the
+queries and the values. In some families the same layer makes the keys. `--lora-targets all-linear`
+means every linear layer but the output layer. In a mixture of experts it means the linear layers
+of the attention: experts and routers stay as they are.
+
+| family | for example | path | LoRA by default |
+|---|---|---|---|
+"""
+
+
 def models_page() -> str:
     """docs/models.md."""
-    lines = ["# Which models run, and on which path", "",
-             "Any causal language model of transformers runs. Where a model allows it, the fast "
-             "path (`engine/`)", "computes the prompt once for all rows of a group. Else the plain "
-             "functions of `migrate.py` do the work.", "They are slower and give the same results. "
-             "A run that takes the plain path says so, and why.", "",
-             "`tests/test_engine.py` builds a small model of each family with random weights. It "
-             "compares both paths", "where a family has both, and makes this table. "
-             "(`MAKE_DOCS=1 python -m pytest -q", "tests/test_engine.py` writes it anew.)", "",
-             "| family | for example | path | `--lora-targets` |", "|---|---|---|---|"]
+    lines = []
     for family, (_, examples) in FAMILIES.items():
-        why = reason(family)
-        path = f"plain: {why}" if why else "fast"
-        targets = targets_of(family)
-        if targets == migrate.Config.lora_targets:
-            targets = "the default"
-        lines.append(f"| {family} | {examples} | {path} | {targets} |")
-    return "\n".join(lines) + "\n"
+        path = f"plain: {reason(family)}" if reason(family) else "fast"
+        lines.append(f"| {family} | {examples} | {path} | {default_targets(family)} |\n")
+    return MODELS_PAGE + "".join(lines)
 
 
 def test_the_table_of_families_is_true():
@@ -176,7 +322,7 @@ def test_the_table_of_families_is_true():
 def test_the_plain_path_serves_what_the_fast_one_cannot_in_a_whole_search(tmp_path):
     """Windows and state space models are slower, never refused."""
     for family in ("Gemma 3", "Mamba"):
-        config = migrate.resolve(dict(steps=2, lora_targets=targets_of(family), model="x",
+        config = migrate.resolve(dict(steps=2, lora_targets=default_targets(family), model="x",
                                       preset="paper", max_new_tokens=3), WordSearch())
         model = transformers.AutoModelForCausalLM.from_config(config_for_words(family))
         sharpen(model)
@@ -376,3 +522,11 @@ def test_an_attention_that_the_fast_path_does_not_know_is_noticed():
         torch.nn.init.constant_(layer.self_attn.sinks, 3.0)
     own = model.config._attn_implementation
     assert engine.why_not(model) and model.config._attn_implementation == own != attention.NAME
+
+
+def test_a_model_whose_code_fails_on_the_fast_path_takes_the_plain_one():
+    """DiffLlama cuts the values in two, JetMoE repeats the keys: not what a cache of a shared
+    prompt can do."""
+    for config in (config_of("DiffLlama", **SHAPE), config_of("JetMoe", **SHAPE)):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        assert engine.why_not(model) == "its attention does more than softmax(q k) v"

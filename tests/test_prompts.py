@@ -84,6 +84,29 @@ def test_a_template_that_refuses_is_one_clear_line():
 
 # --------------------------------------------------------------------------------------- wording
 
+NO_END_TEMPLATE = ("{% for m in messages %}{{ ('<|im_start|>' if m['role'] == 'user' else '</>') + "
+                   "m['content'] }}{% endfor %}")     # as GLM 4's: the next turn is the end
+
+
+@pytest.mark.parametrize("template, eos_ids, end", [
+    (CHATML_TEMPLATE, {0, 2}, 2), (NO_END_TEMPLATE, {0, 1}, 1), (NO_END_TEMPLATE, {0, 2}, 0),
+    (CHATML_TEMPLATE, {0, 3}, 0),                           # no end of a completion: EOS
+    (CHATML_TEMPLATE, {5, 3}, 3),
+    ("{{ raise_exception('no') }}", {0, 2}, 0), ("<|im_end|>", {0, 2}, 0), (None, {0, 2}, 0)])
+def test_an_answer_is_closed_as_the_chat_template_closes_it(template, eos_ids, end):
+    """The tokenizer's EOS is 0, <|endoftext|>: models are often shipped like this. Catches: answers
+    that never were sampled and train a model to end otherwise than it does."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder_of("qwen2"))
+    tokenizer.chat_template, tokenizer.eos_token = template, "<|endoftext|>"
+    assert chat.end_of_turn(tokenizer, frozenset(eos_ids)) == end
+
+
+def test_the_bundled_policies_close_their_answers_with_their_eos():
+    for name in ("wordsearch", "molecule", "arc"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(HERE / "tiny" / name)
+        assert chat.end_of_turn(tokenizer, frozenset({1})) == 1 == tokenizer.eos_token_id
+
+
 def test_the_bundled_policy_reads_the_wording_it_was_trained_on():
     """Whatever the other styles do."""
     task = WordSearch()
