@@ -87,6 +87,9 @@ FAMILIES = {
     "OLMoE": (config_of("Olmoe", **SHAPE, num_experts=4, num_experts_per_tok=2), "OLMoE-1B-7B"),
     "Phi 3.5 MoE": (config_of("Phimoe", **SHAPE, **TWO_OF_FOUR, sliding_window=256),
                     "Phi-3.5-MoE"),
+    "AFMoE": (config_of("Afmoe", **SHAPE, **WIDE, num_experts=4, num_experts_per_tok=2,
+                        moe_intermediate_size=16, num_dense_layers=1, sliding_window=16),
+              "Trinity-Mini"),
     "gpt-oss": (config_of("GptOss", **SHAPE, **WIDE, **TWO_OF_FOUR, sliding_window=16),
                 "gpt-oss-20b"),
     "DeepSeek 3": (config_of("DeepseekV3", **ALL_HEADS, q_lora_rank=8, kv_lora_rank=8,
@@ -239,7 +242,8 @@ def test_the_default_lora_targets_fit(family):
 
 def test_all_linear_leaves_experts_and_routers_alone():
     """peft adapts what it can: in most families all experts, and routers, which crashes in some."""
-    for family in ("Mixtral", "Qwen 3 MoE", "OLMoE", "Phi 3.5 MoE", "gpt-oss", "DeepSeek 3"):
+    for family in ("Mixtral", "Qwen 3 MoE", "OLMoE", "Phi 3.5 MoE", "AFMoE", "gpt-oss",
+                   "DeepSeek 3"):
         assert all(".self_attn." in name for name in policy_of(family).lora), family
 
 

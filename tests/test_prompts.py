@@ -91,7 +91,7 @@ NO_END_TEMPLATE = ("{% for m in messages %}{{ ('<|im_start|>' if m['role'] == 'u
 @pytest.mark.parametrize("template, eos_ids, end", [
     (CHATML_TEMPLATE, {0, 2}, 2), (NO_END_TEMPLATE, {0, 1}, 1), (NO_END_TEMPLATE, {0, 2}, 0),
     (CHATML_TEMPLATE, {0, 3}, 0),                           # no end of a completion: EOS
-    (CHATML_TEMPLATE, {5, 3}, 3),
+    (CHATML_TEMPLATE, {5, 3}, 3), (CHATML_TEMPLATE + "<|endoftext|>", {0, 2}, 2),   # as Phi 3's
     ("{{ raise_exception('no') }}", {0, 2}, 0), ("<|im_end|>", {0, 2}, 0), (None, {0, 2}, 0)])
 def test_an_answer_is_closed_as_the_chat_template_closes_it(template, eos_ids, end):
     """The tokenizer's EOS is 0, <|endoftext|>: models are often shipped like this. Catches: answers
