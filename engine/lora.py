@@ -20,7 +20,6 @@ STATE_SPACE = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 NOT_CALLED = {"out_proj", "dt_proj"}
 
 
-
 def default_targets(source: str) -> str:
     """--lora-targets where none were given: q_proj,v_proj, or what the model has in their place.
 
