@@ -593,13 +593,12 @@ def run(task: str | Task = "wordsearch", *, argv: list[str] | None = None, **giv
     method, modifiers = settings.build_method(config, task, given, METHODS)
     options = settings.run_options(given)
     settings.check_known(given, config, options, task, modifiers)
-    source = settings.model_source(config.model, task)
     if "lora_targets" not in given and config.lora_targets == Config.lora_targets:
-        import engine  # transformers takes seconds to import
-        config.lora_targets = engine.default_targets(source)    # what fits this model
+        import engine           # the default gives way to what the model has in its place
+        config.lora_targets = engine.default_targets(settings.model_source(config.model, task))
     with opened(config, options, method, modifiers, task, argv) as this_run:
         if not this_run.finished:
-            policy = load_policy(config, source, options)
+            policy = load_policy(config, settings.model_source(config.model, task), options)
             with this_run.progress(config.budget, config.steps):
                 found = search(config, method, task, policy, this_run)
             this_run.finish(found)
