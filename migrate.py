@@ -594,7 +594,7 @@ def run(task: str | Task = "wordsearch", *, argv: list[str] | None = None, **giv
     options = settings.run_options(given)
     settings.check_known(given, config, options, task, modifiers)
     if "lora_targets" not in given and config.lora_targets == Config.lora_targets:
-        import engine           # the default gives way to what the model has in its place
+        import engine  # the default gives way to what the model has in its place
         config.lora_targets = engine.default_targets(settings.model_source(config.model, task))
     with opened(config, options, method, modifiers, task, argv) as this_run:
         if not this_run.finished:
