@@ -34,7 +34,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from types import ModuleType
 from typing import NamedTuple
 
 import tasks
@@ -46,7 +45,7 @@ from runlog.errors import RunStopped, exit_code
 from runlog.folder import Run, opened
 from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, best_first
 from runlog.metrics import print_summary, search_summary, step_metrics
-from runlog.slow import torch  # imported at its first use: --help does not wait for it
+from runlog.slow import engine, torch  # imported at their first use: --help does not wait for them
 from tasks import Score, Task
 
 VERSION = "0.2.0"
@@ -125,7 +124,6 @@ class Policy:
     model: object               # peft model: frozen base, trainable LoRA
     tokenizer: object
     generation: object          # GenerationConfig: softmax(logits / temperature), nothing else
-    engine: ModuleType          # the fast path
     slow_because: str = ""      # why the plain functions below are used instead; "": they are not
     micro_batch: int = 0        # rows at a time in an update; 0: the whole group
     offload: bool = False       # whether the prompt's activations wait in the CPU's memory
@@ -142,7 +140,6 @@ def load_policy(config: Config, source: str, options: settings.RunOptions | None
     """A causal language model from the Hub or a folder, frozen, 4-bit (QLoRA) where asked for, with
     fresh LoRA weights. loaded: its model and tokenizer, if they are there already. Raises UserError
     for a model that cannot be found, loaded or searched with."""
-    import engine  # transformers takes seconds to import
     options = options or settings.RunOptions()
     model, tokenizer = loaded or engine.load_model(source, options.quantize, options.dtype)
     engine.freeze(model)        # no dropout either: the ratio would be noise
@@ -152,13 +149,13 @@ def load_policy(config: Config, source: str, options: settings.RunOptions | None
     model = engine.add_lora(model, source, config)
     if config.init_adapter:
         load_adapter(model, config.init_adapter)
-    return Policy(model, tokenizer, generation, engine, slow_because, options.micro_batch)
+    return Policy(model, tokenizer, generation, slow_because, options.micro_batch)
 
 
 def encode_prompt(policy: Policy, prompt: str | list[dict]) -> list[int]:
     """A prompt, a text or a conversation -> token ids (P,), through the model's chat template.
     Raises UserError if the model's context cannot hold the prompt and a completion."""
-    return policy.engine.chat.encode(policy, prompt)
+    return engine.chat.encode(policy, prompt)
 
 
 def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> list:
@@ -168,7 +165,7 @@ def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> l
     decides what is drawn."""
     torch.manual_seed(seed)
     if not policy.slow_because:
-        tokens = policy.engine.sample(policy.model, prompts, policy.generation)     # (rows, T)
+        tokens = engine.sample(policy.model, prompts, policy.generation)     # (rows, T)
     else:
         rows = [ids for ids, n in prompts for _ in range(n)]
         P = max(map(len, rows))
@@ -197,8 +194,8 @@ def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list
     size = policy.micro_batch or len(completions)
     temperature = policy.generation.temperature
     if not policy.slow_because:
-        yield from policy.engine.token_logprobs(policy.model, prompt_ids, completions, temperature,
-                                                size, policy.offload)
+        yield from engine.token_logprobs(policy.model, prompt_ids, completions, temperature, size,
+                                         policy.offload)
         return
     for start in range(0, len(completions), size):
         part = completions[start:start + size]
@@ -264,7 +261,7 @@ def parse_rows(policy: Policy, task: Task, tokens: list[int], ask: Ask) -> list[
 
     Where completions hold several, a row trains on its own candidate's tokens alone: on no bracket,
     no comma and no end of the list."""
-    n, span = task.candidates_per_completion, policy.engine.chat.span
+    n, span = task.candidates_per_completion, engine.chat.span
     candidates = task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True)) or [None]
     return [Row(ask.origin, ask.parents, tokens, c, ask.prompt_ids,
                 span(policy.tokenizer, tokens, c, n)) for c in candidates[:n]]
@@ -273,7 +270,7 @@ def parse_rows(policy: Policy, task: Task, tokens: list[int], ask: Ask) -> list[
 def render(policy: Policy, task: Task, candidate: str) -> list[int]:
     """The tokens of a completion that never was sampled, closed as the model's own turns are."""
     ids = policy.tokenizer(task.render(candidate), add_special_tokens=False)["input_ids"]
-    return [*ids, policy.engine.chat.end_of_turn(policy.tokenizer, policy.eos_ids)]
+    return [*ids, engine.chat.end_of_turn(policy.tokenizer, policy.eos_ids)]
 
 
 def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
@@ -314,8 +311,8 @@ def replay(policy: Policy, task: Task, archive: Archive, config: Config,
     rows = [Row(GREEDY, [], e.tokens or render(policy, task, e.candidate), e.candidate,
                 score=e.score, valid=e.valid) for e in chosen]
     for row in rows:
-        row.span = policy.engine.chat.span(policy.tokenizer, row.tokens, row.candidate,
-                                           task.candidates_per_completion)
+        row.span = engine.chat.span(policy.tokenizer, row.tokens, row.candidate,
+                                    task.candidates_per_completion)
     return rows
 
 
@@ -466,13 +463,13 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     state = State(**run.load_checkpoint(optimizer, policy.lora))
     archive = Archive()
     archive.add(run.resume_from(state.step))
-    task.fits, task.archive = functools.partial(policy.engine.chat.fits, policy), archive
+    task.fits, task.archive = functools.partial(engine.chat.fits, policy), archive
     task.meet(settings.is_bundled(config.model, task), policy.n_parameters)
     prompt_ids = encode_prompt(policy, task.prompt())
     if policy.slow_because:
         run.say(f"the plain path, which is slower ({policy.slow_because})")
     if method.trains:
-        line = policy.engine.fit_into_memory(policy, prompt_ids, config, token_logprobs)
+        line = engine.fit_into_memory(policy, prompt_ids, config, token_logprobs)
         run.say(line)           # it has set policy.micro_batch and policy.offload
     if state.step < 0:
         rows = [Row(WARM_START, [], [], c) for c in task.warm_start(config.seed)]
@@ -552,7 +549,7 @@ def what_to_ask(config: Config, task: Task, policy: Policy, prompt_ids: list[int
     """n_on_policy candidates under the task prompt, n_neighbors under the neighbour prompt. While
     there is no parent, all of them are on-policy."""
     parents = parents if config.n_neighbors else []
-    while parents and not policy.engine.chat.fits(policy, task.variation_prompt(parents)):
+    while parents and not engine.chat.fits(policy, task.variation_prompt(parents)):
         parents = parents[1:]           # the context is full: the worst parent is left out
     if not parents:
         return [Ask(prompt_ids, config.n_on_policy + config.n_neighbors, ON_POLICY, [])]
@@ -594,7 +591,6 @@ def run(task: str | Task = "wordsearch", *, argv: list[str] | None = None, **giv
     options = settings.run_options(given)
     settings.check_known(given, config, options, task, modifiers)
     if "lora_targets" not in given and config.lora_targets == Config.lora_targets:
-        import engine  # the default gives way to what the model has in its place
         config.lora_targets = engine.default_targets(settings.model_source(config.model, task))
     with opened(config, options, method, modifiers, task, argv) as this_run:
         if not this_run.finished:

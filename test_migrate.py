@@ -26,6 +26,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import engine
 import migrate
 from domains.words import PUBLISHED_WORDS
 from migrate import METHODS, Archive, Ask, Method, Row
@@ -557,7 +558,7 @@ def test_a_group_of_equal_scores_is_skipped_and_counted(tmp_path):
 def test_parents_that_the_context_cannot_hold_are_left_out(tmp_path, monkeypatch):
     """The worst first; without any that fits the step is on-policy, and the search goes on."""
     # at most two parents: one of the two commas is the prompt's own
-    monkeypatch.setattr(migrate, "fits", lambda policy, prompt: prompt.count(", ") <= 2)
+    monkeypatch.setattr(engine.chat, "fits", lambda policy, prompt: prompt.count(", ") <= 2)
     _, evaluations, _, _ = run_search(tmp_path / "a", method="migrate-opro", steps=5)
     shown = [e for e in evaluations if e["origin"] == "neighbor"]
     for e in shown:         # the two best of what was known, worst first
@@ -565,7 +566,7 @@ def test_parents_that_the_context_cannot_hold_are_left_out(tmp_path, monkeypatch
         known.sort(key=lambda k: (-k["score"], k["index"]))
         assert e["parents"] == [k["candidate"] for k in known[1::-1]]
     assert len({e["step"] for e in shown}) > 2
-    monkeypatch.setattr(migrate, "fits", lambda policy, prompt: False)
+    monkeypatch.setattr(engine.chat, "fits", lambda policy, prompt: False)
     _, evaluations, _, _ = run_search(tmp_path / "b", method="migrate-opro", steps=3)
     assert {e["origin"] for e in evaluations if e["step"] > 0} == {"on-policy"}
 

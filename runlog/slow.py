@@ -1,4 +1,4 @@
-"""torch, imported at its first use: it takes more than a second, and --help does not need it."""
+"""Modules that are imported at their first use: they take seconds, and --help does without them."""
 import importlib.util
 import sys
 
@@ -18,3 +18,4 @@ def lazy(name: str):
 
 
 torch = lazy("torch")
+engine = lazy("engine")         # it imports transformers

@@ -4,7 +4,10 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -279,7 +282,7 @@ def wait_until(condition, seconds=20.0) -> bool:
     return False
 
 
-# ------------------------------------------------------------------- the Hub, in a process of its own
+# ------------------------------------------------------------------ the Hub, in a fresh process
 
 IN_A_FRESH_PROCESS = """
 import contextlib, io, json, os, sys, time, urllib.request

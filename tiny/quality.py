@@ -21,7 +21,7 @@ import migrate
 import tasks
 from domains.words import word_vectors
 from runlog.ledger import ON_POLICY
-from runlog.slow import torch
+from runlog.slow import engine, torch
 from tiny import arc_programs
 
 HERE = Path(__file__).resolve().parent
@@ -157,7 +157,7 @@ def synthetic_task(policy, pairs: list) -> tasks.Arc:
         file = Path(folder) / "task.json"
         file.write_text(json.dumps({"train": lines[:-1], "test": lines[-1:]}))
         task = tasks.Arc(arc_file=str(file))
-    task.fits = functools.partial(policy.engine.chat.fits, policy)
+    task.fits = functools.partial(engine.chat.fits, policy)
     return task
 
 

@@ -42,6 +42,7 @@ import tokenizers
 import torch
 import transformers
 
+import engine
 import migrate
 import tasks
 from domains.sandbox import Sandbox
@@ -182,7 +183,7 @@ class Side:
         policy.generation.min_new_tokens = config.max_new_tokens
         self.optimizer = torch.optim.AdamW(policy.lora.values(), lr=config.lr, weight_decay=0.0,
                                            fused=True)
-        self.line = policy.engine.fit_into_memory(policy, self.prompt, config,
+        self.line = engine.fit_into_memory(policy, self.prompt, config,
                                                   migrate.token_logprobs)
 
     def sample(self) -> list[list[int]]:

@@ -10,6 +10,7 @@ import tasks
 from hub import commands
 from runlog.ledger import ON_POLICY
 from runlog.settings import RunOptions, is_bundled, model_source
+from runlog.slow import engine
 
 
 def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: str) -> list[str]:
@@ -26,7 +27,7 @@ def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: 
     used = record.get("run", {})
     options = RunOptions(quantize=used.get("quantize", ""), dtype=used.get("dtype", ""))
     policy = migrate.load_policy(config, model_source(config.model, task), options)
-    task.fits = functools.partial(policy.engine.chat.fits, policy)
+    task.fits = functools.partial(engine.chat.fits, policy)
     task.meet(is_bundled(config.model, task), policy.n_parameters)
     prompt, candidates = migrate.encode_prompt(policy, task.prompt()), []
     ask = migrate.Ask(prompt, n, ON_POLICY, [])
