@@ -152,12 +152,6 @@ def load_policy(config: Config, source: str, options: settings.RunOptions | None
     return Policy(model, tokenizer, generation, slow_because, options.micro_batch)
 
 
-def encode_prompt(policy: Policy, prompt: str | list[dict]) -> list[int]:
-    """A prompt, a text or a conversation -> token ids (P,), through the model's chat template.
-    Raises UserError if the model's context cannot hold the prompt and a completion."""
-    return engine.chat.encode(policy, prompt)
-
-
 def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> list:
     """Draws n completions from pi(. | x) for each (prompt_ids, n), all of them in one batch.
 
@@ -465,7 +459,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     archive.add(run.resume_from(state.step))
     task.fits, task.archive = functools.partial(engine.chat.fits, policy), archive
     task.meet(settings.is_bundled(config.model, task), policy.n_parameters)
-    prompt_ids = encode_prompt(policy, task.prompt())
+    prompt_ids = engine.chat.encode(policy, task.prompt())
     if policy.slow_because:
         run.say(f"the plain path, which is slower ({policy.slow_because})")
     if method.trains:
@@ -497,8 +491,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
 
         # 3. replay, 4. group, 5. update
         group = [row for row in rows if row.kept] + replay(policy, task, recent, config, rng)
-        progress = spent / config.budget if config.budget else (step - 1) / config.steps
-        lr = config.lr * (1 - progress)
+        lr = config.lr * (1 - progress(config, state, archive))
         metrics = train(config, method, policy, optimizer, group, prompt_ids, lr)
         clock.append(time.perf_counter())
 
@@ -533,9 +526,16 @@ def reason_to_stop(config: Config, state: State, archive: Archive) -> str | None
         return "solved"
     if state.stale >= GIVE_UP_AFTER:
         return "stale"
+    if progress(config, state, archive) < 1:
+        return None
+    return "budget" if config.budget else "steps"
+
+
+def progress(config: Config, state: State, archive: Archive) -> float:
+    """The share of the search that is done. Steps count by the candidates that they draw."""
     if config.budget:
-        return "budget" if archive.spent() >= config.budget else None
-    return "steps" if state.step >= config.steps else None
+        return archive.spent() / config.budget
+    return state.proposals / (config.steps * (config.n_on_policy + config.n_neighbors))
 
 
 def note_solution(state: State, task: Task, archive: Archive) -> None:
@@ -553,7 +553,7 @@ def what_to_ask(config: Config, task: Task, policy: Policy, prompt_ids: list[int
         parents = parents[1:]           # the context is full: the worst parent is left out
     if not parents:
         return [Ask(prompt_ids, config.n_on_policy + config.n_neighbors, ON_POLICY, [])]
-    neighbor_ids = encode_prompt(policy, task.variation_prompt(parents))
+    neighbor_ids = engine.chat.encode(policy, task.variation_prompt(parents))
     asks = [Ask(prompt_ids, config.n_on_policy, ON_POLICY, []),
             Ask(neighbor_ids, config.n_neighbors, NEIGHBOR, parents)]
     return [ask for ask in asks if ask.n]

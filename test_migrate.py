@@ -26,9 +26,9 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import engine
 import migrate
 from domains.words import PUBLISHED_WORDS
+from engine import chat
 from migrate import METHODS, Archive, Ask, Method, Row
 from runlog.errors import UserError
 from runlog.folder import Run
@@ -112,7 +112,7 @@ def test_scoring_equals_the_naive_batch(kind, engine):
     """Whatever the micro-batches. Catches: a prompt without gradients, wrong positions after it,
     padding that leaks into real tokens, a row left out."""
     policy = load(folder_of(kind), engine, temperature=0.7)
-    prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
+    prompt_ids = chat.encode(policy, WordSearch().prompt())
     completions = completions_for(policy)
     weight = torch.randn(4, 9, generator=torch.Generator().manual_seed(2))
     naive, entropy, mask = naive_logprobs(policy.model, prompt_ids, completions, temperature=0.7)
@@ -137,8 +137,8 @@ def test_the_distribution_sampled_is_the_distribution_scored(kind, engine):
     leaking into sampling (transformers fills whatever is None from it), and a score computed at
     another temperature."""
     policy = load(folder_of(kind), engine, temperature=1.3)
-    long = migrate.encode_prompt(policy, WordSearch().prompt())
-    short = migrate.encode_prompt(policy, "Guess.")
+    long = chat.encode(policy, WordSearch().prompt())
+    short = chat.encode(policy, "Guess.")
     generate, outputs = policy.model.generate, []
 
     def recorded(**settings):
@@ -161,7 +161,7 @@ def test_sampling_depends_on_its_seed_alone_and_follows_the_model(engine):
     """Catches: a draw that depends on call history; a cache that mixes rows up (frequencies would
     be off)."""
     policy = load(folder_of("qwen2"), engine, max_new_tokens=1)
-    prompt_ids = migrate.encode_prompt(policy, "x")
+    prompt_ids = chat.encode(policy, "x")
 
     def draw(seed):
         return migrate.sample(policy, [(prompt_ids, 2000)], seed)[0]
@@ -178,7 +178,7 @@ def test_sampling_depends_on_its_seed_alone_and_follows_the_model(engine):
 def test_every_eos_of_the_model_ends_a_completion():
     policy = load(folder_of("llama3"))
     assert policy.eos_ids == {1, 2, 3} and policy.generation.pad_token_id in policy.eos_ids
-    prompt_ids = migrate.encode_prompt(policy, "x")
+    prompt_ids = chat.encode(policy, "x")
     [drawn] = migrate.sample(policy, [(prompt_ids, 600)], 0)
     ends = {row[-1] for row in drawn if len(row) < 12}
     assert ends and ends <= {1, 2, 3}
@@ -195,13 +195,13 @@ def test_a_completion_keeps_its_first_eos_and_nothing_behind_it(tokens):
 
 def test_prompts_go_through_the_chat_template():
     policy = load(folder_of("llama3"))
-    ids = migrate.encode_prompt(policy, "Guess.")
+    ids = chat.encode(policy, "Guess.")
     assert policy.tokenizer.decode(ids) == (
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nGuess.<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n")
     assert ids.count(0) == 1        # one begin-of-text, not two
     with pytest.raises(UserError, match="context of 2048"):
-        migrate.encode_prompt(policy, "long " * 3000)
+        chat.encode(policy, "long " * 3000)
 
 
 def test_a_prompt_is_the_same_tomorrow():
@@ -210,14 +210,14 @@ def test_a_prompt_is_the_same_tomorrow():
     policy.tokenizer.chat_template = (
         "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}"
         "{% endif %}{{ date_string }}")
-    ids = migrate.encode_prompt(policy, "Guess.")
+    ids = chat.encode(policy, "Guess.")
     assert policy.tokenizer.decode(ids).endswith("26 Jul 2024")
 
 
 @pytest.mark.parametrize("engine", ["plain", "shared"])
 def test_dropout_is_off(engine):
     policy = load(folder_of("gpt2"), engine)
-    prompt_ids = migrate.encode_prompt(policy, "x")
+    prompt_ids = chat.encode(policy, "x")
     once, again = (scored(policy, prompt_ids, [[5, 6, 7]])[0] for _ in range(2))
     assert torch.equal(once, again)
 
@@ -233,7 +233,7 @@ def test_several_candidates_in_one_completion_are_rows_of_their_own(monkeypatch)
     answers = [policy.tokenizer(text, add_special_tokens=False)["input_ids"] + [3]
                for text in texts]
     monkeypatch.setattr(migrate, "sample", lambda *_: [answers])
-    ask = Ask(migrate.encode_prompt(policy, "x"), 6, "on-policy", [])
+    ask = Ask(chat.encode(policy, "x"), 6, "on-policy", [])
     task = WordSearch(candidates_per_completion=3)
     rows = migrate.draw(policy, task, [ask], Archive(), (0, 1))
     assert [r.candidate for r in rows] == ["cement", "mortar", None, None, None, None]
@@ -416,7 +416,7 @@ def test_an_update_does_not_depend_on_its_micro_batches(engine):
                 zip(("on-policy", "neighbor", "neighbor", "greedy"), completions_for(policy))]
         config = config_for(folder_of("qwen3"), kl_coef=0.1, inner_iterations=3, eps_low=0.01,
                             eps_high=0.01)
-        prompt_ids = migrate.encode_prompt(policy, "Guess.")
+        prompt_ids = chat.encode(policy, "Guess.")
         logprobs, _, mask, _ = scored(policy, prompt_ids, [row.tokens for row in rows])
         metrics = migrate.update(
             policy, torch.optim.SGD(policy.lora.values(), lr=0.1), rows, prompt_ids,
@@ -534,6 +534,18 @@ def test_budget_counts_evaluations_and_steps_count_proposals(tmp_path):
     assert summary["proposals"] >= 37
 
 
+def test_a_method_that_draws_again_draws_no_more_in_all(tmp_path):
+    """--proposals counts them all, so its steps are fewer. Catches: a method that draws three
+    times as many candidates as those it is compared with."""
+    drawn = {}
+    for method in ("migrate", "migrate+novelty"):
+        summary, _, steps, _ = run_search(tmp_path / method, method=method, proposals=240)
+        drawn[method] = summary["proposals"], len(steps)
+        last = steps[-1]["proposals"] - steps[-2]["proposals"]
+        assert 240 <= summary["proposals"] < 240 + last + 1
+    assert drawn["migrate"] == (240, 30) and drawn["migrate+novelty"][1] < 30
+
+
 def test_a_policy_that_has_nothing_new_to_say_ends_the_run(tmp_path, monkeypatch):
     class Two(Letters):
         def parse(self, completion):
@@ -558,7 +570,7 @@ def test_a_group_of_equal_scores_is_skipped_and_counted(tmp_path):
 def test_parents_that_the_context_cannot_hold_are_left_out(tmp_path, monkeypatch):
     """The worst first; without any that fits the step is on-policy, and the search goes on."""
     # at most two parents: one of the two commas is the prompt's own
-    monkeypatch.setattr(engine.chat, "fits", lambda policy, prompt: prompt.count(", ") <= 2)
+    monkeypatch.setattr(chat, "fits", lambda policy, prompt: prompt.count(", ") <= 2)
     _, evaluations, _, _ = run_search(tmp_path / "a", method="migrate-opro", steps=5)
     shown = [e for e in evaluations if e["origin"] == "neighbor"]
     for e in shown:         # the two best of what was known, worst first
@@ -566,7 +578,7 @@ def test_parents_that_the_context_cannot_hold_are_left_out(tmp_path, monkeypatch
         known.sort(key=lambda k: (-k["score"], k["index"]))
         assert e["parents"] == [k["candidate"] for k in known[1::-1]]
     assert len({e["step"] for e in shown}) > 2
-    monkeypatch.setattr(engine.chat, "fits", lambda policy, prompt: False)
+    monkeypatch.setattr(chat, "fits", lambda policy, prompt: False)
     _, evaluations, _, _ = run_search(tmp_path / "b", method="migrate-opro", steps=3)
     assert {e["origin"] for e in evaluations if e["step"] > 0} == {"on-policy"}
 

@@ -57,7 +57,7 @@ def why_not(model) -> str | None:
 def layers_that_forget(config) -> str:
     """Why a layer's cache does not hold the keys and values of all tokens; "" if they all do.
 
-    A sliding window that is as long as the model's context forgets nothing: migrate.encode_prompt
+    A sliding window that is as long as the model's context forgets nothing: chat.encode
     refuses what is longer than the context.
     """
     try:

@@ -3,6 +3,7 @@
     python migrate.py --task wordsearch --method migrate+std              # A_i / std(r)
     python migrate.py --task wordsearch --method migrate+own-prompt       # neighbours' own prompt
     python migrate.py --task wordsearch --method migrate+base-neighbors   # neighbours from the base
+    python migrate.py --task wordsearch --method migrate+valid-mean       # the mean of valid rows
 
 Other ablations are settings: --n-on-policy, --n-greedy, --n-neighbors, --top-k, and --lr 0 for a
 search without its update.
@@ -25,6 +26,19 @@ def std(method: Method) -> Method:
         if len(scores) > 1:         # one row has no deviation
             worth = worth / scores.std().clamp(min=1e-8)
         return worth, in_loss
+    return replace(method, advantages=advantages)
+
+
+def valid_mean(method: Method) -> Method:
+    """Takes invalid rows out of the group: they are not in the loss, and their zeros do not lower
+    the mean of the others."""
+    def advantages(rows, scores):
+        valid = torch.tensor([row.valid for row in rows])                               # (G,)
+        worth, in_loss = method.advantages(rows, scores)
+        if valid.any():
+            mean = worth[valid].mean()      # whatever the method takes away, the mean goes with it
+            worth = (worth - mean).masked_fill(~valid, 0.0)
+        return worth, in_loss & valid
     return replace(method, advantages=advantages)
 
 
@@ -93,4 +107,5 @@ def logprobs_under(policy, prompts: list[list[int]], completions: list[list[int]
     return log_probs[row, position - 1, ids.gather(1, position)], mask
 
 
-METHODS = {"std": std, "base-neighbors": base_neighbors, "own-prompt": own_prompt}
+METHODS = {"std": std, "valid-mean": valid_mean, "base-neighbors": base_neighbors,
+           "own-prompt": own_prompt}

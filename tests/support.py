@@ -287,6 +287,7 @@ def wait_until(condition, seconds=20.0) -> bool:
 IN_A_FRESH_PROCESS = """
 import contextlib, io, json, os, sys, time, urllib.request
 import migrate
+from engine import chat
 from huggingface_hub import HfApi, constants, hf_hub_download
 from runlog.errors import exit_code
 assert not constants.HF_HUB_OFFLINE and not os.path.exists(os.environ["HF_HOME"])  # an empty cache

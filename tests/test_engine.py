@@ -16,7 +16,7 @@ import transformers
 
 import engine
 import migrate
-from engine import attention, check, logprobs, memory, plan
+from engine import attention, chat, check, logprobs, memory, plan
 from engine.attention import GroupLayer
 from runlog.errors import UserError
 from runlog.folder import Run
@@ -358,7 +358,7 @@ def test_offloading_and_small_chunks_change_nothing(kind, monkeypatch):
     out, gradients that do not come back from the CPU."""
     policy = load(folder_of(kind), temperature=0.7)
     assert not policy.slow_because
-    prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
+    prompt_ids = chat.encode(policy, WordSearch().prompt())
     completions = completions_for(policy)
     weight = torch.randn(4, 9, generator=torch.Generator().manual_seed(2))
     expected = scored(policy, prompt_ids, completions, weight)
@@ -378,7 +378,7 @@ def test_the_memory_of_an_update_is_measured_and_decides_the_micro_batches(monke
     really is kept."""
     policy = load(folder_of("llama3"))
     model = policy.model
-    prompt_ids, rows = migrate.encode_prompt(policy, WordSearch().prompt()), [[5] * 40] * 3
+    prompt_ids, rows = chat.encode(policy, WordSearch().prompt()), [[5] * 40] * 3
 
     def score():
         return logprobs.completion_pass(model, logprobs.prompt_pass(model, prompt_ids), rows, 1.0)
@@ -460,7 +460,7 @@ def test_weights_are_the_same_tensors_after_a_draw():
     for kind, quantize in (("qwen2", "none"), ("gpt2", "none"), ("llama3", "4bit")):
         policy = load(folder_of(kind), quantize=quantize)
         before = {name: (p.data_ptr(), p.clone()) for name, p in policy.model.named_parameters()}
-        prompt_ids = migrate.encode_prompt(policy, "x")
+        prompt_ids = chat.encode(policy, "x")
         scores = scored(policy, prompt_ids, [[5, 6, 7]])[0]
         migrate.sample(policy, [(prompt_ids, 3)], seed=0)
         broken = dataclasses.replace(policy)
@@ -478,7 +478,7 @@ def test_a_draw_with_lora_switched_off_is_one_from_the_base():
     for name, p in fresh.lora.items():
         if "lora_B" in name:
             p.data.zero_()
-    prompts = [(migrate.encode_prompt(policy, "x"), 50)]
+    prompts = [(chat.encode(policy, "x"), 50)]
     with policy.model.disable_adapter():
         base = migrate.sample(policy, prompts, seed=1)
     assert base == migrate.sample(fresh, prompts, seed=1) != migrate.sample(policy, prompts, seed=1)
@@ -492,7 +492,7 @@ def test_4bit_weights_train_after_sampling_and_equal_their_dequantised_twin(kind
     bitsandbytes multiplies in its own precision)."""
     import bitsandbytes as bnb
     policy = load(folder_of(kind), quantize="4bit")
-    prompt_ids = migrate.encode_prompt(policy, WordSearch().prompt())
+    prompt_ids = chat.encode(policy, WordSearch().prompt())
     migrate.sample(policy, [(prompt_ids, 4)], seed=0)
     completions = completions_for(policy)
     policy.micro_batch, policy.offload = 2, True

@@ -74,7 +74,7 @@ for name, adapter, base in (("hub", "alice/found", "alice/words"), ("disk", sys.
                             ("fresh", None, source)):
     config.init_adapter = adapter
     policy = migrate.load_policy(config, base)
-    prompt = migrate.encode_prompt(policy, task.prompt())
+    prompt = chat.encode(policy, task.prompt())
     found[name] = logprobs(policy.model, prompt)
 base = AutoModelForCausalLM.from_pretrained("alice/words", dtype="float32")
 found["peft"] = logprobs(PeftModel.from_pretrained(base, "alice/found").eval(), prompt)

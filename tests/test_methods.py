@@ -341,6 +341,17 @@ def test_neighbours_of_the_base_are_not_those_of_the_policy(tmp_path):
     assert {e["origin"] for e in base} == {"warm-start", "on-policy", "neighbor"}
 
 
+def test_valid_mean_leaves_invalid_rows_out_of_loss_and_mean():
+    """Catches: zeros of invalid rows in the mean, which make every valid row better than it."""
+    method = ablations.valid_mean(METHODS["migrate"])
+    rows = [Row("on-policy", [], [5], "x", valid=valid) for valid in (True, False, True)]
+    worth, in_loss = method.advantages(rows, torch.tensor([0.2, 0.0, 0.6]))
+    assert worth.tolist() == pytest.approx([-0.2, 0.0, 0.2]) and in_loss.tolist() == [1, 0, 1]
+    nothing = [Row("on-policy", [], [5], "x") for _ in range(2)]
+    worth, in_loss = method.advantages(nothing, torch.zeros(2))
+    assert not worth.any() and not in_loss.any()
+
+
 def test_ablations_say_what_they_cannot_do():
     with pytest.raises(UserError, match="leave --kl-coef out"):
         ablations.own_prompt_update(None, None, [], [], None, None, config_for("x", kl_coef=0.1))

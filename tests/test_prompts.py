@@ -74,7 +74,7 @@ def test_models_that_think_are_told_not_to():
 def test_what_is_no_conversation_is_one_clear_line(wrong):
     policy = load(folder_of("qwen2"))
     with pytest.raises(UserError, match="a prompt is a string, or a list of"):
-        migrate.encode_prompt(policy, wrong)
+        chat.encode(policy, wrong)
 
 
 def test_a_template_that_refuses_is_one_clear_line():
@@ -192,5 +192,5 @@ def test_the_data_type_is_the_users_choice():
     policy = migrate.load_policy(migrate.resolve({}, WordSearch()), source, options)
     assert {str(p.dtype) for p in policy.lora.values()} == {"torch.float32"}
     assert policy.slow_because == "" and engine.why_not(policy.model.get_base_model()) is None
-    drawn = migrate.sample(policy, [(migrate.encode_prompt(policy, "Guess."), 3)], 0)
+    drawn = migrate.sample(policy, [(chat.encode(policy, "Guess."), 3)], 0)
     assert len(drawn[0]) == 3

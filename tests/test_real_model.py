@@ -9,6 +9,7 @@ import importlib.util
 import pytest
 
 import migrate
+from engine import chat
 from runlog.ledger import read_jsonl
 from runlog.settings import RunOptions
 from tasks import WordSearch
@@ -49,7 +50,7 @@ def test_both_paths_agree_on_a_real_model():
         config = migrate.resolve(SETTINGS, WordSearch())
         policy = migrate.load_policy(config, "smollm2", RunOptions(engine=engine, dtype="fp32"))
         move_lora(policy)
-        ids = migrate.encode_prompt(policy, prompt)
+        ids = chat.encode(policy, prompt)
         results.append((scored(policy, ids, completions)[0], migrate.sample(policy, [(ids, 3)], 0)))
     (shared, drawn), (plain, same) = results
     assert (shared - plain).abs().max() < 1e-3 and drawn == same

@@ -20,6 +20,7 @@ import tasks
 from domains import objectives
 from domains.sandbox import Sandbox
 from domains.words import word_vectors
+from engine import chat
 from runlog.errors import exit_code
 from runlog.ledger import read_jsonl
 from tasks import Molecule, WordSearch
@@ -131,7 +132,7 @@ def test_the_bundled_policy_knows_words():
     number, table = word_vectors()
 
     def draw(prompt, n):
-        [completions] = migrate.sample(policy, [(migrate.encode_prompt(policy, prompt), n)], 0)
+        [completions] = migrate.sample(policy, [(chat.encode(policy, prompt), n)], 0)
         return [policy.tokenizer.decode(c, skip_special_tokens=True) for c in completions]
 
     parsed = [task.parse(text) for text in draw(task.prompt(), 500)]

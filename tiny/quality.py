@@ -35,7 +35,7 @@ def load(task: tasks.Task, folder: Path, **settings):
 
 def sample_candidates(policy, task: tasks.Task, prompt: str, n: int, seed: int) -> list:
     """The first candidate of each of n completions; None where there is none."""
-    ask = migrate.Ask(migrate.encode_prompt(policy, prompt), n, ON_POLICY, [])
+    ask = migrate.Ask(engine.chat.encode(policy, prompt), n, ON_POLICY, [])
     [completions] = migrate.sample(policy, [(ask.prompt_ids, n)], seed)
     return [migrate.parse_rows(policy, task, tokens, ask)[0].candidate for tokens in completions]
 
@@ -142,7 +142,7 @@ def arc_line(policy, depth: int, n_tasks: int, n_samples: int):
         steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4)
         task = synthetic_task(policy, pairs)
         shares.append(arc_shares(policy, task, steps, n_samples, seed=number))
-        own = migrate.encode_prompt(policy, task.prompt())
+        own = engine.chat.encode(policy, task.prompt())
         true_program = migrate.render(policy, task, arc_programs.text(steps))
         if before:
             costs.append([nats(policy, prompt, true_program) for prompt in (own, before)])

@@ -29,7 +29,7 @@ def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: 
     policy = migrate.load_policy(config, model_source(config.model, task), options)
     task.fits = functools.partial(engine.chat.fits, policy)
     task.meet(is_bundled(config.model, task), policy.n_parameters)
-    prompt, candidates = migrate.encode_prompt(policy, task.prompt()), []
+    prompt, candidates = engine.chat.encode(policy, task.prompt()), []
     ask = migrate.Ask(prompt, n, ON_POLICY, [])
     for start in range(0, n, 32):
         draw_seed = migrate.derive(seed, "sample", start)
