@@ -48,10 +48,13 @@ def is_bundled(model: str, task) -> bool:
 
 
 def preset_name(given: dict, task, defaults) -> str:
-    """The preset that the user names. Else, with a bundled policy, the task's default one, and with
-    any other model the paper's."""
-    bundled = is_bundled(given.get("model", defaults.model), task)
-    default = task.default_preset if bundled else "paper"
+    """The preset that the user names. Else the task's default one with a bundled policy, small-lm
+    with smollm2, and the paper's with any other model."""
+    model, default = given.get("model", defaults.model), "paper"
+    if is_bundled(model, task):
+        default = task.default_preset
+    elif model == "smollm2" and "small-lm" in task.presets:
+        default = "small-lm"
     preset = given.get("preset") or default
     if preset not in task.presets:
         raise UserError(f"unknown preset {preset!r} of {task.name}; choose from "
