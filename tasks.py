@@ -54,6 +54,11 @@ class Score:
 
 INVALID = Score(0.0, valid=False)
 
+# For real models below 2 billion parameters; chosen on development words with one of 135 million.
+SMALL_LM = dict(method="migrate+novelty", n_on_policy=4, n_greedy=1, n_neighbors=5, top_k=3, lr=2e-4,
+                lora_r=16, lora_alpha=32, lora_targets="all-linear", inner_iterations=1)
+LARGE_LM = SMALL_LM | dict(lr=1e-4)         # for larger ones; not measured
+
 
 @dataclass
 class Task:
@@ -159,6 +164,8 @@ class WordSearch(Task):
     presets["tiny"] = presets["paper"] | dict(steps=None, proposals=1000, lr=5e-3, lora_r=16,
                                               lora_alpha=64, lora_targets="2.mlp.up_proj")
     presets["novelty"] = presets["tiny"] | dict(method="migrate+novelty", budget=1000, lr=1e-2)
+    presets["small-lm"] = SMALL_LM | dict(proposals=1000, max_new_tokens=8)
+    presets["large-lm"] = LARGE_LM | dict(proposals=1000, max_new_tokens=32)
 
     def __post_init__(self):
         self.hidden = hidden_word(self.target, self.seed, any_word=bool(self.embedder))
