@@ -148,12 +148,37 @@ def shared_cache(model, prompts: list[tuple[list[int], int]], room: int) -> Dyna
 
     The last token of each prompt is left out: generate() needs something to begin with.
     """
-    caches = [run_prompt(model, ids[:-1])[0] for ids, _ in prompts]
+    caches = prompt_caches(model, [ids[:-1] for ids, _ in prompts])
     counts = [n for _, n in prompts]
     cache = DynamicCache()
     by_layer = zip(*(c.layers for c in caches))
     cache.layers = [SharedLayer(layers, counts, room) for layers in by_layer]
     return cache
+
+
+KEPT = 2**26        # bytes of keys and values that are kept for the next draw
+
+
+def prompt_caches(model, prompts: list[list[int]]) -> list[DynamicCache]:
+    """The keys and values of each prompt, (1, K, P, D) in each layer.
+
+    They are kept for the next call, and used again if the weights are the same then: a method that
+    draws several times in a step, or that does not train, computes its prompts once. The norms of
+    the LoRA weights tell whether they changed. (Version counters do not: fused optimizers leave
+    them as they are.)
+    """
+    lora = [p for p in model.parameters() if p.requires_grad]
+    off = any(getattr(module, "disable_adapters", False) is True for module in model.modules())
+    weights = off, torch.stack(torch._foreach_norm(lora)).tolist() if lora else []
+    last_weights, known = getattr(model, "known_prompts", (None, {}))
+    if weights != last_weights:
+        known = {}
+    known = known | {tuple(ids): run_prompt(model, ids)[0]
+                     for ids in prompts if tuple(ids) not in known}
+    size = sum(layer.keys.nbytes + layer.values.nbytes
+               for cache in known.values() for layer in cache.layers)
+    model.known_prompts = weights, known if size <= KEPT else {}
+    return [known[tuple(ids)] for ids in prompts]
 
 
 def sample(model, prompts: list[tuple[list[int], int]], generation):

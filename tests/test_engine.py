@@ -453,6 +453,36 @@ def test_in_bf16_the_logits_are_fp32_and_both_paths_agree(T):
     assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
 
 
+def test_a_prompt_is_computed_once_for_the_same_weights(monkeypatch):
+    """Catches: a prompt's keys and values used again after an update, with LoRA switched off, or
+    where they take much memory; and computed again where they need not be."""
+    policy, fresh = load(folder_of("llama3")), load(folder_of("llama3"))
+    runs, run_prompt = [], attention.run_prompt
+
+    def counted(model, ids):
+        runs.append(tuple(ids))
+        return run_prompt(model, ids)
+    monkeypatch.setattr(attention, "run_prompt", counted)
+    prompts = [(random_ids(9, 1), 3), (random_ids(4, 2), 2)]
+    first = migrate.sample(policy, prompts, 0)
+    assert migrate.sample(policy, prompts[::-1], 0) and len(runs) == 2
+    optimizer = torch.optim.AdamW(policy.lora.values(), lr=0.1, fused=True)
+    for p in policy.lora.values():
+        p.grad = torch.ones_like(p)
+    optimizer.step()            # a fused step leaves the weights' version counters as they are
+    for name, p in policy.lora.items():
+        fresh.lora[name].data.copy_(p.data)
+    assert migrate.sample(policy, prompts, 0) == migrate.sample(fresh, prompts, 0) != first
+    runs.clear()
+    with policy.model.disable_adapter():
+        migrate.sample(policy, prompts, 0)
+    assert len(runs) == 2
+    monkeypatch.setattr(attention, "KEPT", 0)
+    migrate.sample(policy, prompts, 0)
+    migrate.sample(policy, prompts, 0)
+    assert len(runs) == 6
+
+
 def test_weights_are_the_same_tensors_after_a_draw():
     """Catches: LoRA merged and unmerged by adding and subtracting, which drifts (a resumed run
     would differ in its last bits); a draw that fails and leaves the merged weights; LoRA rounded
