@@ -37,6 +37,7 @@ from typing import ClassVar
 
 from domains import arc_prompts, docking, grids, molecule_prompts, pictures, prompts, word_prompts
 from domains.answers import answer_word, program_in, smiles_in, words_in
+from domains.presets import real_models
 from domains.sandbox import Result, open_sandbox
 from domains.words import closeness_rank, hidden_word, vector_of, vectors_for, word_vectors
 from domains.workers import workers
@@ -55,11 +56,6 @@ class Score:
 
 INVALID = Score(0.0, valid=False)
 
-# For real models below 2 billion parameters; chosen on development words with one of 135 million.
-SMALL_LM = dict(method="migrate+novelty", n_on_policy=4, n_greedy=1, n_neighbors=5, top_k=3, lr=2e-4,
-                lora_r=16, lora_alpha=32, lora_targets="all-linear", inner_iterations=1)
-LARGE_LM = SMALL_LM | dict(lr=1e-4)         # for larger ones; not measured
-
 
 @dataclass
 class Task:
@@ -68,7 +64,7 @@ class Task:
 
     name: ClassVar[str] = "task"
     bundled: ClassVar[str | None] = None
-    presets: ClassVar[dict[str, dict]] = {"paper": {}, "tiny": {}}
+    presets: ClassVar[dict[str, dict]] = {"paper": {}, "tiny": {}} | real_models()
     default_preset: ClassVar[str] = "tiny"      # with any model but the bundled policy it is paper
     candidates_per_completion = 1               # no field, so no flag; a subclass may make it one
     prompt_style = ""                           # the same
@@ -171,8 +167,7 @@ class WordSearch(Task):
     presets["tiny"] = presets["paper"] | dict(steps=None, proposals=1000, lr=5e-3, lora_r=16,
                                               lora_alpha=64, lora_targets="2.mlp.up_proj")
     presets["novelty"] = presets["tiny"] | dict(method="migrate+novelty", budget=1000, lr=1e-2)
-    presets["small-lm"] = SMALL_LM | dict(proposals=1000, max_new_tokens=8)
-    presets["large-lm"] = LARGE_LM | dict(proposals=1000, max_new_tokens=32)
+    presets |= real_models(proposals=1000, max_new_tokens=8)
 
     def __post_init__(self):
         self.hidden = hidden_word(self.target, self.seed, any_word=bool(self.embedder))
@@ -250,6 +245,7 @@ class Molecule(Task):
                                                 n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
                                                 novelty=dict(pull_only=True, patience=1000))
     presets["paper-group"] = presets["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
+    presets |= real_models(proposals=300, temperature=0.7, max_new_tokens=64)
     default_preset: ClassVar[str] = "novelty"
 
     def __post_init__(self):
@@ -316,6 +312,7 @@ class Arc(Task):
     # tiny: at this rate so small a policy learns, and does not collapse.
     presets["tiny"] = presets["paper"] | dict(steps=None, proposals=1024, after_solved=32,
                                               lr=5e-4, lora_r=32, max_new_tokens=32)
+    presets |= real_models(proposals=300, temperature=0.7, max_new_tokens=128)
 
     def __post_init__(self):
         self.train, self.test = grids.load_pairs(self.target, self.arc_file)
