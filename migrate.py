@@ -515,7 +515,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
 
     if method.trains:
         run.save_checkpoint(asdict(state), optimizer, policy.lora, force=True)
-        policy.model.save_pretrained(run.folder / "adapter")
+        policy.model.save_pretrained(run.folder / "adapter", save_embedding_layers=False)
     evaluations = list(archive.values())
     results = [(e.candidate, Score(e.score, e.valid, e.info)) for e in evaluations]
     return search_summary(config, task, state, evaluations, stop) | task.conclude(results)
