@@ -37,12 +37,13 @@ def read_evaluations(folder: Path, repair: bool = False) -> list[Evaluation]:
     return [Evaluation(**line) for line in read_jsonl(Path(folder) / "evals.jsonl", repair)]
 
 
-def read_jsonl(path: Path, repair: bool = False) -> list[dict]:
+def read_jsonl(path: str | Path, repair: bool = False) -> list[dict]:
     """The whole lines of a file; none if there is no file.
 
     A process that is killed while it writes leaves a torn last line. It is left out; `repair` cuts
     it off in the file as well. Without `repair` nothing is written: the run may be going on.
     """
+    path = Path(path)
     if not path.exists():
         return []
     data = path.read_bytes()
