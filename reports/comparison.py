@@ -30,6 +30,9 @@ def comparison_page(tables: list[Table], folders: list[Path]) -> str:
                   comparison_curve(chosen, 0, "best score so far")]
         if any(run["grid"][-1][1] for run in chosen):
             parts.append(comparison_curve(chosen, 1, "share of searches solved"))
+        drawing = [run for run in chosen if run["valid"]]
+        if drawing:
+            parts.append(valid_curve(drawing))
     return document(f"{len(runs)} runs", "".join(parts))
 
 
@@ -38,7 +41,8 @@ def curve_of(folder: Path) -> dict:
     run = read(folder)
     row = row_of(run, {})
     what = "evaluations" if run.record["config"].get("budget") else "proposals"
-    return row | {"what": what, "grid": progress(run, row["limit"])}
+    grid = progress(run, row["limit"])
+    return row | {"what": what, "grid": grid, "valid": valid_shares(run.steps)}
 
 
 def progress(run: RunFiles, limit: int, n: int = 100) -> list[tuple[float, float]]:
@@ -60,6 +64,27 @@ def progress(run: RunFiles, limit: int, n: int = 100) -> list[tuple[float, float
             used += 1
         grid.append((best, solved))
     return grid
+
+
+def valid_shares(steps: list[dict], n: int = 20) -> list[tuple[float]]:
+    """The share of valid candidates among those that a search drew, in each of n equal parts of its
+    steps. Empty for searches that log no steps, or fewer than n."""
+    counts = []
+    for step in steps:
+        drawn = [part for origin, part in step.items()
+                 if isinstance(part, dict) and "invalid" in part and origin != "greedy"]
+        counts.append((sum(part["n"] - part["invalid"] for part in drawn),
+                       sum(part["n"] for part in drawn)))
+    parts = [counts[len(counts) * k // n:len(counts) * (k + 1) // n] for k in range(n)]
+    if not all(parts):
+        return []
+    return [(sum(valid for valid, _ in part) / max(1, sum(n for _, n in part)),) for part in parts]
+
+
+def valid_curve(runs: list[dict]) -> str:
+    """How the share of valid candidates changes during a search, one line a method."""
+    whole = [run | {"grid": run["valid"], "limit": 100, "what": "% of the search"} for run in runs]
+    return comparison_curve(whole, 0, "share of valid candidates among those drawn")
 
 
 def comparison_curve(runs: list[dict], which: int, y_label: str) -> str:

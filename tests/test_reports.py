@@ -8,7 +8,7 @@ import pytest
 
 from reports import __main__ as command
 from reports import markup, measures, pages, tables
-from reports.comparison import progress
+from reports.comparison import progress, valid_shares
 from reports.labels import label
 from reports.records import read
 from reports.rows import arc_splits, read_csv, row_of, rows_from, write_csv
@@ -185,6 +185,16 @@ def test_the_methods_of_each_protocol_are_compared_with_each_other():
     assert [cells[2:5] for cells in table.rows] == [
         ["migrate+novelty", "1", "100% [100%, 100%]"], ["ns+novelty", "1", "0% [0%, 0%]"],
         ["migrate", "1", "100% [100%, 100%]"], ["ns", "1", "100% [100%, 100%]"]]
+
+
+def test_the_share_of_valid_candidates_is_that_of_what_was_drawn():
+    """Catches: replays counted as drawn, parts of a search that overlap or are left out."""
+    def step(n, invalid):
+        return {"step": 1, "seconds": {"sampling": 1.0}, "on-policy": {"n": n, "invalid": invalid},
+                "neighbor": {"n": 2, "invalid": 0}, "greedy": {"n": 5, "invalid": 0}}
+    steps = [step(2, 2), step(2, 0), step(8, 5)]
+    assert valid_shares(steps, 3) == [(0.5,), (1.0,), (0.5,)]
+    assert valid_shares(steps, 1) == [(11 / 18,)] and valid_shares(steps, 4) == []
 
 
 def test_a_table_holds_the_same_as_markdown_and_as_html():
