@@ -1,4 +1,5 @@
 """Modules that are imported at their first use: they take seconds, and --help does without them."""
+import importlib
 import importlib.util
 import sys
 
@@ -18,4 +19,18 @@ def lazy(name: str):
 
 
 torch = lazy("torch")
-engine = lazy("engine")         # it imports transformers
+
+
+class Later:
+    """A module of this project that is imported when it is first used. It is not in sys.modules
+    before: torch looks at all modules there while it is being imported, and must not begin to
+    import what needs torch."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __getattr__(self, attribute: str):
+        return getattr(importlib.import_module(self.name), attribute)
+
+
+engine = Later("engine")        # it imports transformers
