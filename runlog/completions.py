@@ -83,7 +83,7 @@ def what_to_do(completions: list[list], policy, task) -> str:
     advice = ["See completions.jsonl in the run's folder."]
     if cut:
         advice.append(f"{cut} of {len(completions)} were cut: give more --max-new-tokens.")
-    if hasattr(task, "prompt_style"):
+    if "prompt_style" in getattr(task, "__dataclass_fields__", ()):
         advice.append("Try another --prompt-style.")
     else:
         advice.append("Look at prompt() and parse() of the task.")
