@@ -33,7 +33,8 @@ def test_a_real_model_searches_for_a_word(quantize, tmp_path):
     summary = migrate.run("wordsearch", target="cement", steps=3, out=str(folder), dtype="bf16",
                           quantize=quantize, **SETTINGS)
     steps = read_jsonl(folder / "steps.jsonl")
-    assert summary["proposals"] == 27 and summary["invalid"] <= 18
+    assert summary["proposals"] >= 27
+    assert summary["invalid"] <= 0.6 * summary["proposals"]
     assert summary["best_score"] > 0.25 and not any(step["skipped"] for step in steps)
     assert all(0.5 < step["entropy"] < 8 for step in steps)
     adapter = read_json(folder / "adapter" / "adapter_config.json")
@@ -78,4 +79,4 @@ def test_a_real_search_goes_to_the_hub_under_its_bases_name_and_comes_back(tmp_p
     card = files["README.md"].decode()
     assert f"base_model: {base}" in card and f'from_pretrained("{base}")' in card
     assert "license: apache-2.0" in card and "gguf" not in card
-    assert "4 completions" in drawn[1], drawn[1]
+    assert len(drawn[1].splitlines()) > 1 and "score   candidate" in drawn[1], drawn[1]
