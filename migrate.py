@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-import tasks
+import runlog.interrupts  # noqa: F401 (first: Ctrl-C is one line from here on)
 from hub.adapters import load_adapter
 from reports import pages
 from runlog import flags, plugins, settings
@@ -46,7 +46,7 @@ from runlog.folder import Run, opened
 from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, best_first
 from runlog.metrics import print_summary, search_summary, step_metrics
 from runlog.slow import engine, torch  # imported at their first use: --help does not wait for them
-from tasks import Score, Task
+from tasks import Score, Task, checked_scores, load_task_class
 
 VERSION = "0.2.0"
 GIVE_UP_AFTER = 50      # steps in a row without a new candidate
@@ -281,7 +281,7 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
             row.new = True
     new = run.already_paid(fresh, step)         # not empty only after --resume
     index = {c: run.next_index() for c in fresh if c not in new}
-    for c, score in tasks.checked_scores(task, list(index)):
+    for c, score in checked_scores(task, list(index)):
         row = fresh[c]
         new[c] = Evaluation(index[c], step, row.proposal, row.origin, row.parents, c, score.value,
                             score.valid, row.tokens or None, score.info)
@@ -580,12 +580,15 @@ def train(config: Config, method: Method, policy: Policy, optimizer, group: list
 
 # ------------------------------------------------------------------------------------- command line
 
-def run(task: str | Task = "wordsearch", *, argv: list[str] | None = None, **given) -> dict:
+def run(task: str | Task = "", *, argv: list[str] | None = None, **given) -> dict:
     """A search from Python: run("wordsearch", target="cement", seed=1). Returns its summary.
 
     task: a name as for --task, or an instance of a Task. given: what the command line has as flags,
     with underscores. argv: the command line, where there was one. Raises UserError."""
-    task, given = settings.make_task(task, given, tasks.load_task_class)
+    if argv is None:
+        given = settings.from_files(task, given, Config(), METHODS, load_task_class)
+    task = task or given.get("task", Config.task)
+    task, given = settings.make_task(task, given, load_task_class)
     config = resolve(given, task)
     method, modifiers = settings.build_method(config, task, given, METHODS)
     options = settings.run_options(given)
@@ -606,12 +609,8 @@ def run(task: str | Task = "wordsearch", *, argv: list[str] | None = None, **giv
 def main(argv: list[str]) -> None:
     if argv and argv[0] in ("push", "sample"):      # what becomes of a finished search
         return plugins.run_module("tools.finished", argv)
-    first = flags.first_look(argv, "task", "model", "method", "preset")
-    cls = tasks.load_task_class(first.get("task", Config.task))
-    groups = {"search": Config, "this run": settings.RunOptions, f"task {cls.name}": cls}
-    groups |= settings.modifier_classes(first, cls, Config(), METHODS)
-    given = flags.parse(argv, groups, settings.CHOICES, prog="migrate.py", version=VERSION,
-                        description=__doc__.split("\n")[0])
+    argv = flags.with_files(argv)
+    given = settings.from_flags(argv, Config(), METHODS, load_task_class, VERSION, __doc__)
     run(given.pop("task", Config.task), argv=argv, **given)
 
 

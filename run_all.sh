@@ -42,7 +42,7 @@ search() {
   local model=""
   if [ -n "$MODEL" ]; then model=" --model $MODEL"; fi
   echo "migrate.py --task $2 --target $3 --method $4 --seed $5 ${*:6}$model" \
-       "--resume --out $OUT/$1/$4/$3-$5"
+       "--resume $OUT/$1/$4/$3-$5"
 }
 
 # baseline FOLDER MODULE TARGET NAME SEED FLAGS..: the same for a search without a policy

@@ -73,7 +73,9 @@ def test_a_budget_of_the_preset_gives_way_to_the_count_that_the_user_gives():
         config = migrate.resolve(dict(preset="novelty", **given), WordSearch())
         return config.budget, config.steps
     assert count() == (1000, 100) and count(budget=7) == (7, 100) and count(steps=5) == (None, 5)
-    assert count(proposals=30) == (None, 3) and count(proposals=30, budget=9) == (9, 3)
+    assert count(proposals=30) == (None, 3)
+    with pytest.raises(UserError, match="Either says how long"):
+        count(proposals=30, budget=9)
 
 
 # ------------------------------------------------------------------------------------------ archive
@@ -596,7 +598,7 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path):
     folder = tmp_path / "killed"
     evals = folder / "evals.jsonl"
     for lines in (30, 90):
-        process = subprocess.Popen([*command, "--out", folder, "--resume"], **child)
+        process = subprocess.Popen([*command, "--resume", folder], **child)
         while process.poll() is None:
             if evals.exists() and evals.read_bytes().count(b"\n") >= lines:
                 break
@@ -605,7 +607,7 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path):
         process.wait()
     with open(evals, "a") as file:
         file.write('{"index": 77, "step": 9, "prop')
-    subprocess.run([*command, "--out", folder, "--resume"], check=True, **child)
+    subprocess.run([*command, "--resume", folder], check=True, **child)
 
     def everything(folder):
         summary = json.loads((folder / "summary.json").read_text())
@@ -658,4 +660,4 @@ def test_a_search_from_python_is_the_search_of_the_command_line(tmp_path, capsys
 
 def test_the_bundled_policy_is_the_default_model_and_says_so():
     assert migrate.resolve({}, WordSearch(target=PUBLISHED_WORDS[0])).model == "tiny"
-    assert RunOptions().quantize == ""
+    assert RunOptions().quantize == "auto"

@@ -12,23 +12,24 @@ from engine.lora import of_bitsandbytes
 from runlog.errors import UserError, explain_loading
 
 
-def load_model(source: str, quantize: str, dtype: str = ""):
+def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
     """A causal language model and its tokenizer.
 
     source: a folder, a name on the Hub, a GGUF file or "smollm2" (engine/gguf.py). quantize: "4bit"
-    (NF4, double quantisation) or "none"; "" means 4bit on CUDA, none on the CPU. dtype: bf16 or
-    fp32; "" means bf16 on CUDA, fp32 on the CPU. Raises UserError for a model that cannot be found
-    or loaded.
+    (NF4, double quantisation), "none" or "auto": 4bit on CUDA, none on the CPU. dtype: "bf16",
+    "fp32" or "auto": bf16 on CUDA, fp32 on the CPU. Raises UserError for a model that cannot be
+    found or loaded.
     """
     quiet_libraries()
     import safetensors
     import transformers
     cuda = torch.cuda.is_available()
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype or ("bf16" if cuda else "fp32")]
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32,
+             "auto": torch.bfloat16 if cuda else torch.float32}[dtype]
     options = {"dtype": dtype, "trust_remote_code": False}
     if cuda:
         options["device_map"] = "auto"
-    if quantize == "4bit" or (cuda and not quantize):
+    if quantize == "4bit" or (cuda and quantize == "auto"):
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UserError("4-bit weights need bitsandbytes: pip install bitsandbytes, or use "
                             "--quantize none")

@@ -15,7 +15,7 @@ from runlog.settings import COUNTS
 NOT_IN_LABELS = frozenset(
     "task target seed method preset model candidates_per_completion data "      # shown elsewhere
     "proposals steps budget after_solved "
-    "out resume track engine micro_batch".split())                              # no other result
+    "out resume config track engine micro_batch".split())                       # no other result
 
 
 def label(method: str, record: dict) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -36,10 +35,15 @@ def exit_code(main, argv: list[str]) -> int:
     try:
         main(argv)
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if not error.args:          # a search has said more
+            print("\nstopped", file=sys.stderr)
         return 130
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"error: {error}: pip install -r requirements.txt", file=sys.stderr)
         return 2
     except (RunStopped, ScorerFailed) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -47,8 +51,11 @@ def exit_code(main, argv: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def endings(folder: Path, argv: list[str] | None):
-    """Whatever ends a run early, the user reads what was found, where it is and how to go on."""
+def endings(folder: Path, again: str):
+    """Whatever ends a run early, the user reads what was found, where it is and how to go on.
+
+    again: what continues the run.
+    """
     try:
         yield
     except (KeyboardInterrupt, RunStopped, ScorerFailed, MemoryError, RuntimeError) as error:
@@ -57,11 +64,12 @@ def endings(folder: Path, argv: list[str] | None):
             raise
         if isinstance(error, ScorerFailed):
             (folder / "error.log").write_text("".join(traceback.format_exception(error)))
-        print(describe_stop(folder, argv, continues=not isinstance(error, RunStopped)),
+        print(describe_stop(folder, "" if isinstance(error, RunStopped) else again),
               file=sys.stderr)
         if out_of_memory:
             raise RunStopped(f"out of memory: {one_line(error)[:160]}. Continue with "
                              "--micro-batch 1, or choose a smaller group or model") from error
+        error.args = error.args or ("stopped",)
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT,
@@ -73,27 +81,17 @@ def endings(folder: Path, argv: list[str] | None):
 
 def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
-        "torch" in sys.modules and isinstance(error, torch.OutOfMemoryError))
+        isinstance(error, RuntimeError) and isinstance(error, torch.OutOfMemoryError))
 
 
-def describe_stop(folder: Path, argv: list[str] | None, continues: bool) -> str:
-    """What a run that ended early has found and, where that helps, the command that goes on.
-
-    argv: None if the search was started from Python.
-    """
+def describe_stop(folder: Path, again: str) -> str:
+    """What a run that ended early has found, and what continues it ("": nothing does)."""
     best = best_first(read_evaluations(folder), 1)
     found = "nothing scored yet"
     if best:
         found = f"best so far: {best[0].candidate!r} with score {best[0].score:.4f}"
     text = f"\nstopped; {found}. Everything scored is in {folder}"
-    if continues and argv is None:
-        text += f"; continue with migrate.run(.., out={str(folder)!r}, resume=True)"
-    elif continues:
-        again = [word for word in argv if word != "--resume"]
-        if "--out" not in argv:
-            again += ["--out", str(folder)]
-        text += f"; continue with\n  python {shlex.join([sys.argv[0], *again, '--resume'])}"
-    return text
+    return f"{text}; continue with\n  {again}" if again else text
 
 
 def explain_loading(name: str, error: Exception) -> str:

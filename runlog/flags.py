@@ -1,30 +1,89 @@
-"""Command-line flags made from dataclasses: one for each field."""
+"""Command-line flags made from dataclasses, one for each field, and settings read from files."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
+import io
+import math
 import re
+import shlex
+import sys
+import typing
+from pathlib import Path
 
-from runlog.errors import UserError
+import tyro
+import yaml
 
-TYPES = {"int": int, "float": float, "str": str}
+from runlog.errors import UserError, one_line
+
+PARTS = ("config", "run", "options", "modifiers")   # of the config.json of a run: its settings
+LENGTHS = ("steps", "proposals", "budget")  # what says how long a search is
+CODE = ("task", "method", "arc_prelude")    # settings that may name a file of code
 
 
-def parse(argv: list[str], groups: dict, choices: dict, version: str, **about) -> dict:
-    """{field: value} of the flags that the user gave. Raises UserError for unknown ones.
+def parse(argv: list[str], groups: dict, **about) -> dict:
+    """{field: value} of the flags that the user gave. Raises UserError for others.
 
-    groups: {title: dataclass}. A field that two of them have belongs to the first. about: what
-    argparse.ArgumentParser takes.
+    groups: {title: {name: (type, field, help)}} (see `described`). A field that two of them have
+    belongs to the first. about: what tyro.cli takes.
     """
-    epilog = "[..] holds where neither the preset nor the method sets a value."
-    parser = Parser(epilog=epilog, **about)
-    seen = set()
-    parser.add_argument("--version", action="version", version=f"MiGrATe {version}")
-    for title, cls in groups.items():
-        add_flags(parser.add_argument_group(title), cls, seen, choices)
-        seen |= {f.name for f in dataclasses.fields(cls)}
-    return vars(parser.parse_args(argv))
+    parts, seen = [], set()
+    for title, of_group in groups.items():
+        own = [(name, typing.Annotated[kind, tyro.conf.arg(help=text)], field)
+               for name, (kind, field, text) in of_group.items() if name not in seen]
+        part = dataclasses.make_dataclass("part", own, kw_only=True)
+        title = re.sub(r"\W", "_", title)
+        parts.append((title, part, dataclasses.field(default_factory=part)))
+        seen |= of_group.keys()
+    everything = dataclasses.make_dataclass("settings", parts)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            parsed = tyro.cli(everything, args=argv, config=(tyro.conf.OmitArgPrefixes,), **about)
+    except SystemExit as error:
+        if error.code:
+            raise UserError(f"{without_box(said.getvalue())} (--help lists the flags)") from None
+        raise
+    named = {name for word in argv for name in field_names(word)}
+    values = {name: value for part in vars(parsed).values() for name, value in vars(part).items()}
+    return {name: value for name, value in values.items() if name in named}
+
+
+def without_box(text: str) -> str:
+    """What tyro says of a mistake, in one line: it draws a box, and repeats the help below."""
+    lines = [line.strip("│| ") for line in text.splitlines()[1:]]
+    lines = [line for line in lines if line.strip("╰─╯+-")]
+    end = next((i for i, line in enumerate(lines) if "helptext" in line), len(lines))
+    return " ".join(lines[:end])
+
+
+def field_names(word: str) -> set[str]:
+    """The fields that a word of the command line may stand for: --no-mask-zero, mask_zero."""
+    name = word[2:].split("=")[0].replace("-", "_") if word.startswith("--") else ""
+    return {name, name.removeprefix("no_")} - {""}
+
+
+def described(cls, values: dict | None = None) -> dict:
+    """{name: (type, field, help)} of a dataclass. The help is the comment behind the field.
+
+    values: what holds instead of the defaults of the class.
+    """
+    hints, comments, found = typing.get_type_hints(cls), field_comments(cls), {}
+    for f in dataclasses.fields(cls):
+        default = {"default": f.default, "default_factory": f.default_factory}
+        if f.name in (values or {}):
+            default = {"default": values[f.name]}
+        default = {k: v for k, v in default.items() if v is not dataclasses.MISSING}
+        found[f.name] = hints[f.name], dataclasses.field(**default), comments.get(f.name, "")
+    return found
+
+
+def field_comments(cls) -> dict[str, str]:
+    """{field: the comment behind it} of a dataclass and its bases."""
+    bases = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]
+    source = "\n".join(inspect.getsource(base) for base in bases)
+    return dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", source, flags=re.M))
 
 
 def first_look(argv: list[str], *names: str) -> dict:
@@ -36,6 +95,8 @@ def first_look(argv: list[str], *names: str) -> dict:
 
 
 class Parser(argparse.ArgumentParser):
+    """For the small command lines beside the search."""
+
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, **settings)
 
@@ -43,52 +104,96 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the flags)")
 
 
-def add_flags(parser, cls, skip=(), choices: dict | None = None) -> None:
-    """Adds a flag for each field of a dataclass: its type and, as help, the comment behind it.
+# ------------------------------------------------------------------------------ settings from files
 
-    Flags have no default: what the user did not give is not in the result. skip: names of fields.
+def with_files(argv: list[str]) -> list[str]:
+    """The command line with the settings of --config FILE, and of the run in --resume FOLDER, in
+    front: what stands on the command line itself wins. Raises UserError."""
+    files = first_look(argv, "config", "resume")
+    words = []
+    if "config" in files:
+        words += words_of(Path(files["config"]), argv)
+    record = Path(files.get("resume", "")) / "config.json"
+    if "resume" in files and record.exists():
+        words += words_of(record, argv)
+    elif "resume" in files and all(field_names(word) <= {"resume"} for word in argv):
+        raise UserError(f"there is no run in {files['resume']} (it has no config.json)")
+    return [*words, *argv]
+
+
+def to_go_on(argv: list[str] | None, folder: Path) -> str:
+    """What continues the run in a folder. argv: the command line; None: it began from Python."""
+    if argv is None:
+        return f"the same call and resume={str(folder)!r}"
+    code = first_look(argv, *(name.replace("_", "-") for name in CODE))
+    words = [word for name, value in code.items() if ".py" in value
+             for word in ("--" + name.replace("_", "-"), value)]
+    return shlex.join(["python", sys.argv[0], "--resume", str(folder), *words])
+
+
+def words_of(path: Path, argv: list[str]) -> list[str]:
+    """The settings in a YAML or JSON file, or in a run's config.json, as words of a command line.
+
+    Code is run only if the command line itself names it: the file may be a stranger's. Raises
+    UserError.
     """
-    comments = field_comments(cls)
-    for f in dataclasses.fields(cls):
-        if f.name in skip:
-            continue
-        kind = f.type.__name__ if isinstance(f.type, type) else str(f.type)
-        kind = kind.removesuffix(" | None")
-        flag = "--" + f.name.replace("_", "-")
-        text = comments.get(f.name, "") + shown_default(f)
-        options = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
-        if kind == "bool":
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
-        elif kind in TYPES:
-            metavar = kind.upper()
-            if choices and f.name in choices:
-                metavar = "{" + ",".join(filter(None, choices[f.name])) + "}"
-            parser.add_argument(flag, type=TYPES[kind], metavar=metavar, **options)
-        else:
-            raise UserError(f"the field {f.name} of {cls.__name__} cannot be a flag: it is a "
-                            f"{kind}, not a bool, int, float or str")
+    given, words = first_look(argv, *(name.replace("_", "-") for name in CODE)), []
+    found = settings_in(path)
+    if first_look(argv, *LENGTHS):      # any of them replaces all of them
+        found = {name: value for name, value in found.items() if name not in LENGTHS}
+    for name, value in found.items():
+        flag = "--" + name.replace("_", "-")
+        if name in CODE and ".py" in str(value) and str(given.get(name)) != str(value):
+            raise UserError(f"{path} names the file {value}, which is code: if you trust it, add "
+                            f"{flag} {value}")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, list):
+            words += [flag, *map(str, value)]
+        elif value is not None:
+            words.append(f"{flag}={value}")
+    return words
 
 
-def field_comments(cls) -> dict[str, str]:
-    """{field: the comment behind it} of a dataclass and its bases."""
-    bases = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]
-    source = "\n".join(inspect.getsource(base) for base in bases)
-    return dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", source, flags=re.M))
+def settings_in(path: Path) -> dict:
+    """{setting: value} of a YAML or JSON file, or of a run's config.json. Raises UserError."""
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
+    is_run = isinstance(found, dict) and isinstance(found.get("config"), dict)
+    parts = [found.get(part) for part in PARTS] if is_run else [found]
+    if is_run and isinstance(found.get("modifiers"), dict):
+        parts = [*parts[:-1], *found["modifiers"].values()]
+    settings = {}
+    for part in filter(None, parts):
+        if not isinstance(part, dict) or not all(isinstance(name, str) for name in part):
+            raise UserError(f"{path} holds no settings: it should say `name: value`, line by line")
+        settings |= part
+    nested = [name for name, value in settings.items()
+              for one in (value if isinstance(value, list) else [value])
+              if isinstance(one, (dict, list))]
+    if nested:
+        raise UserError(f"{path}: {nested[0]} should be one value, or a list of such")
+    if is_run:      # both counts are in the record: the one that decides is enough
+        settings.pop("steps", None)
+        settings.pop("proposals" if settings.get("budget") else "budget", None)
+    return settings
 
 
-def shown_default(f) -> str:
-    if f.default in (None, "", dataclasses.MISSING):
-        return ""
-    return f" [{f.default}]"
+# ---------------------------------------------------------------------------------------- bounds
 
+def check_bounds(settings, at_least: dict) -> None:
+    """Raises UserError where a setting is none of its choices, not finite, or too small.
 
-def check_bounds(settings, choices: dict, at_least: dict) -> None:
-    """Raises UserError where a setting is none of its choices, or too small."""
-    for name, allowed in choices.items():
-        if getattr(settings, name) not in allowed:
-            raise UserError(f"--{name.replace('_', '-')} takes one of "
-                            f"{', '.join(filter(None, allowed))}")
-    for name, least in at_least.items():
-        value = getattr(settings, name)
-        if value is not None and not value >= least:        # NaN compares as False
-            raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
+    settings: a dataclass. at_least: {field: least value}.
+    """
+    hints = typing.get_type_hints(type(settings))
+    for name, value in vars(settings).items():
+        flag, allowed = "--" + name.replace("_", "-"), typing.get_args(hints.get(name))
+        if typing.get_origin(hints.get(name)) is typing.Literal and value not in allowed:
+            raise UserError(f"{flag} takes one of {', '.join(allowed)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{flag} must be a finite number")
+        if name in at_least and value is not None and value < at_least[name]:
+            raise UserError(f"{flag} must be at least {at_least[name]}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from collections import Counter
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
+from runlog import flags
 from runlog.bar import ProgressBar
 from runlog.errors import UserError, endings
 from runlog.ledger import Evaluation, read_evaluations, read_jsonl
@@ -44,8 +46,8 @@ class Run:
         self.folder = folder
         exists = (folder / "config.json").exists()
         if exists and not resume:
-            raise UserError(f"{folder} holds a run already: continue it with --resume, or choose "
-                            "another --out")
+            raise UserError(f"{folder} holds a run already: continue it with --resume {folder}, or "
+                            "choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         if exists:
             check_same_settings(folder, record)
@@ -124,7 +126,7 @@ class Run:
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
         if self.bar is not None:
-            self.bar.write(line)
+            self.bar.say(line)
 
     def log_evaluation(self, evaluation: Evaluation) -> None:
         self.evals_file.write(json.dumps(asdict(evaluation)) + "\n")
@@ -203,17 +205,17 @@ def opened(config, options, method, modifiers: dict, task, argv: list[str] | Non
     """
     parts = (task.name, task.target, config.method, f"seed{config.seed}")
     name = "-".join(filter(None, parts))
-    folder = Path(options.out) if options.out else free_folder(name, options.resume)
+    folder = Path(options.resume or options.out or free_folder(name))
     record = {"config": asdict(config), "modifiers": modifiers,
               "run": {"quantize": options.quantize, "dtype": options.dtype},
               "options": task_options(task), "command": argv or []}
-    with endings(folder, argv):
-        run = Run(folder, record, options.resume)
+    with endings(folder, flags.to_go_on(argv, folder)):
+        run = Run(folder, record, bool(options.resume))
         if run.finished:
             print(f"{folder} is finished already")
         else:
             print(describe(config, method, modifiers, task))
-            print(f"run: {folder}")
+            print(f"run: {folder}\nloading {config.model} ..", flush=True)
         try:
             if options.track and not run.finished:
                 run.track(f"migrate-{task.name}", record["config"])
@@ -257,11 +259,8 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(new, path)
 
 
-def free_folder(name: str, resume: bool) -> Path:
-    """The first free one of runs/NAME, runs/NAME-2, runs/NAME-3, ..; to resume, the last used."""
-    name, number = re.sub(r"[^\w.-]+", "_", name), 1
-    last = folder = Path("runs", name)
-    while folder.exists():
-        number += 1
-        last, folder = folder, Path("runs", f"{name}-{number}")
-    return last if resume else folder
+def free_folder(name: str) -> Path:
+    """The first free one of runs/NAME, runs/NAME-2, runs/NAME-3, .."""
+    name = re.sub(r"[^\w.-]+", "_", name)
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists())

@@ -4,36 +4,38 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
-from runlog import plugins
+from runlog import flags, plugins
 from runlog.errors import UserError
-from runlog.flags import check_bounds
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
 AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, inner_iterations=1, lora_r=1,
                 max_new_tokens=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0,
-                eps_high=0, steps=1, budget=1)
+                eps_high=0, steps=1, budget=1, seed=0, lora_alpha=0)
+
+
+ALSO = "Also: migrate.py push RUN USER/NAME, migrate.py sample RUN, migrate.py --version"
 
 
 @dataclass
 class RunOptions:
     """What concerns this run and this machine, not the method."""
-    out: str = ""                 # folder of the run; default: runs/TASK-TARGET-METHOD-seedN
-    resume: bool = False          # continue the run in this folder
-    track: bool = False           # log every step to trackio as well (pip install trackio)
-    engine: str = "auto"          # shared: fast, one prompt for all rows; plain: migrate.py's own
-    dtype: str = ""               # bf16 or fp32; default: bf16 on CUDA, fp32 on the CPU
-    quantize: str = ""            # 4bit (NF4) or none; default: 4bit on CUDA, none on the CPU
-    micro_batch: int = 0          # rows in memory at a time during an update; 0: all that fit
-
-
-CHOICES = {"engine": ("auto", "shared", "plain"), "quantize": ("4bit", "none", ""),
-           "dtype": ("bf16", "fp32", "")}
+    out: str = ""           # folder of the run; default: runs/TASK-TARGET-METHOD-seedN
+    resume: str = ""        # continue the run in this folder, with its settings, or begin it there
+    config: str = ""        # a YAML or JSON file with settings; flags beside it win
+    track: bool = False     # log every step to trackio as well (pip install trackio)
+    engine: Literal["auto", "shared", "plain"] = "auto"     # plain: migrate.py's own, slower
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"         # auto: bf16 on CUDA, fp32 on the CPU
+    quantize: Literal["auto", "4bit", "none"] = "auto"      # auto: 4bit on CUDA, none on the CPU
+    micro_batch: int = 0    # rows in memory at a time during an update; 0: all that fit
 
 
 def model_source(model: str, task) -> str:
     """The folder or Hub name that --model means."""
+    if model.startswith("tiny/") and not Path(model).exists():
+        return str(ROOT / model)                # a bundled policy, from another folder
     if model != "tiny":
         return model
     if task.bundled is None:
@@ -81,7 +83,10 @@ def resolve(given: dict, task, defaults, methods: dict):
     row, _ = load_method(given.get("method", values["method"]), methods)
     mixture = tuple(values[name] for name in COUNTS)
     values.update(zip(COUNTS, row.counts(sum(mixture), mixture)))
-    if any(given.get(name) is not None for name in ("proposals", "steps", "budget")):
+    counts = [name for name in flags.LENGTHS if given.get(name) is not None]
+    if len(counts) > 1:
+        raise UserError(f"--{counts[0]} or --{counts[1]}? Either says how long a search is")
+    if counts:
         values["budget"] = values["steps"] = None   # the user's count replaces the preset's
     own = {name: value for name, value in given.items() if name in values}
     config = type(defaults)(**{**values, **own, "preset": preset})
@@ -96,7 +101,7 @@ def resolve(given: dict, task, defaults, methods: dict):
 
 def check(config, per_completion: int) -> None:
     """Raises UserError. per_completion: how many candidates a completion is asked for."""
-    check_bounds(config, {}, AT_LEAST)
+    flags.check_bounds(config, AT_LEAST)
     if config.n_on_policy % per_completion or config.n_neighbors % per_completion:
         raise UserError(f"a completion holds {per_completion} candidates, so --n-on-policy "
                         f"{config.n_on_policy} and --n-neighbors {config.n_neighbors} must be "
@@ -134,12 +139,46 @@ def build_method(config, task, given: dict, methods: dict) -> tuple:
     return method, settings
 
 
-def modifier_classes(given: dict, task, defaults, methods: dict) -> dict[str, type]:
-    """{title: dataclass} of the modifiers that the user or the preset names. They become flags."""
-    in_preset = task.presets[preset_name(given, task, defaults)]
-    name = given.get("method", in_preset.get("method", defaults.method))
-    _, modifiers = load_method(name, methods)
-    return {f"modifier {name}": m for name, m in modifiers.items() if isinstance(m, type)}
+def as_flags(argv: list[str], defaults, methods: dict, load_class) -> dict:
+    """{title: {name: (type, field, help)}}: the flags that a command line may have (runlog.
+    flags.parse). The defaults are those of the preset, and of the method. Raises UserError.
+
+    defaults: the Config without any change. methods: migrate.METHODS. load_class: from the name of
+    a task to its class.
+    """
+    first = flags.first_look(argv, "task", "model", "method", "preset")
+    cls = load_class(first.get("task", defaults.task))
+    config = resolve(first, cls, defaults, methods)
+    in_preset = cls.presets[config.preset]
+    _, modifiers = load_method(config.method, methods)
+    groups = {"search": flags.described(type(defaults), asdict(config)),
+              "this run": flags.described(RunOptions), f"task {cls.name}": flags.described(cls)}
+    return groups | {f"modifier {name}": flags.described(modifier, in_preset.get(name))
+                     for name, modifier in modifiers.items() if isinstance(modifier, type)}
+
+
+def from_flags(argv: list[str], defaults, methods: dict, load_class, version: str = "",
+               about: str = "") -> dict:
+    """{setting: value} of a command line; see as_flags. about: its first line is for --help."""
+    if "--version" in argv:
+        print(f"MiGrATe {version}")
+        raise SystemExit(0)
+    groups = as_flags(argv, defaults, methods, load_class)
+    return flags.parse(argv, groups, prog="migrate.py",
+                       description=about.split("\n")[0] + "\n\n" + ALSO)
+
+
+def from_files(task, given: dict, *known) -> dict:
+    """`given`, from Python, and what it does not say of the files that it names. Raises UserError.
+
+    task: as migrate.run takes it. known: what from_flags takes.
+    """
+    if not isinstance(task, str) or not (given.get("resume") or given.get("config")):
+        return given
+    named = given | {"task": task}
+    words = [f"--{name.replace('_', '-')}={named[name]}"
+             for name in ("resume", "config", *flags.CODE) if named.get(name)]
+    return from_flags(flags.with_files(words), *known) | given
 
 
 def make_task(task, given: dict, load_class) -> tuple:
@@ -153,7 +192,7 @@ def make_task(task, given: dict, load_class) -> tuple:
 
 def run_options(given: dict) -> RunOptions:
     options = RunOptions(**{f.name: given[f.name] for f in fields(RunOptions) if f.name in given})
-    check_bounds(options, CHOICES, {"micro_batch": 0})
+    flags.check_bounds(options, {"micro_batch": 0})
     return options
 
 

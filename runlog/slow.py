@@ -1,36 +1,40 @@
 """Modules that are imported at their first use: they take seconds, and --help does without them."""
+import contextlib
 import importlib
-import importlib.util
-import sys
-
-
-def lazy(name: str):
-    """A module that is executed when one of its attributes is read for the first time."""
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        raise ModuleNotFoundError(f"no module named {name}: pip install -r requirements.txt")
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-torch = lazy("torch")
+import signal
+import threading
 
 
 class Later:
-    """A module of this project that is imported when it is first used. It is not in sys.modules
-    before: torch looks at all modules there while it is being imported, and must not begin to
-    import what needs torch."""
+    """A module that is imported when it is first used. Until then it is not in sys.modules: there
+    other libraries would find it, and begin to import it."""
 
     def __init__(self, name: str):
-        self.name = name
+        self.name, self.module = name, None
 
     def __getattr__(self, attribute: str):
-        return getattr(importlib.import_module(self.name), attribute)
+        if self.module is None:
+            with interrupts_wait():
+                self.module = importlib.import_module(self.name)
+        return getattr(self.module, attribute)
 
 
-engine = Later("engine")        # it imports transformers
+@contextlib.contextmanager
+def interrupts_wait():
+    """Ctrl-C takes effect at the end of the block. Some libraries catch it while they are being
+    imported, and go on with half of themselves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield                       # only the main thread gets signals
+        return
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+torch = Later("torch")
+engine = Later("engine")            # it imports transformers

@@ -34,7 +34,7 @@ from domains.workers import cores
 from hub.commands import command_parser
 from methods.novelty import Novelty
 from migrate import Config, Method
-from runlog import flags, metrics, plugins, settings
+from runlog import metrics, plugins, settings
 from runlog.errors import exit_code
 from runlog.ledger import Evaluation, read_jsonl
 from runlog.settings import COUNTS, RunOptions
@@ -264,11 +264,8 @@ def check_command(words: list[str]) -> None:
 
 def check_search(argv: list[str]) -> None:
     """The steps of migrate.main that need no model."""
-    first = flags.first_look(argv, "task", "model", "method", "preset")
-    cls = tasks.load_task_class(first.get("task", Config.task))
-    groups = {"search": Config, "this run": RunOptions, "task": cls}
-    groups |= settings.modifier_classes(first, cls, Config(), migrate.METHODS)
-    given = flags.parse(argv, groups, settings.CHOICES, version="")
+    given = settings.from_flags(argv, Config(), migrate.METHODS, tasks.load_task_class)
+    cls = tasks.load_task_class(given.get("task", Config.task))
     settings.run_options(given)
     settings.build_method(migrate.resolve(given, cls), cls, given, migrate.METHODS)
 

@@ -276,7 +276,7 @@ def test_a_search_takes_the_layers_of_its_model_unless_the_user_names_some(tmp_p
     assert code == 0 and "LoRA r=64 on c_attn" in out
     assert "lora_targets c_attn (q_proj,v_proj)" in " ".join(out.split())
     assert read_json(tmp_path / "run" / "config.json")["config"]["lora_targets"] == "c_attn"
-    assert command_line(capsys, *argv, "--resume")[0] == 0
+    assert command_line(capsys, "--resume", tmp_path / "run")[0] == 0
     argv[-1] = tmp_path / "another"
     code, _, err = command_line(capsys, *argv, "--lora-targets", "q_proj,v_proj")
     assert code == 2 and "choose from c_attn, c_proj, c_fc, or all-linear" in err

@@ -236,9 +236,9 @@ def test_a_search_starts_from_the_adapter_of_another(tmp_path, capsys, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log_step", interrupted)
         assert command_line(capsys, *arguments, "--out", parts)[0] == 130
-    code, _, err = command_line(capsys, *fresh, "--out", parts, "--resume")
+    code, _, err = command_line(capsys, *fresh, "--init-adapter", whole, "--resume", parts)
     assert code == 2 and "differs in init_adapter" in err
-    assert command_line(capsys, *arguments, "--out", parts, "--resume")[0] == 0
+    assert command_line(capsys, "--resume", parts)[0] == 0
     for name in ("evals.jsonl", "adapter/adapter_model.safetensors"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
 

@@ -3,14 +3,20 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import fcntl
 import json
+import os
+import pty
 import random
 import re
+import struct
 import subprocess
 import sys
+import termios
+from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import migrate
@@ -20,8 +26,8 @@ from runlog.completions import by_completion, quote, read_completions
 from runlog.folder import Run
 from runlog.ledger import Evaluation, best_first, read_evaluations, read_jsonl
 from runlog.metrics import differences
-from runlog.settings import RunOptions, build_method, run_options
-from tasks import TASKS, Score, WordSearch
+from runlog.settings import RunOptions, build_method, from_flags, run_options
+from tasks import TASKS, Score, WordSearch, load_task_class
 from tests.support import HERE, Letters, folder_of, read_json, run_search
 
 
@@ -101,12 +107,10 @@ def test_free_folders_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = []
     for _ in range(3):
-        path = folder.free_folder("a/b c", resume=False)
+        path = folder.free_folder("a/b c")
         path.mkdir(parents=True)
         names.append(str(path))
     assert names == ["runs/a_b_c", "runs/a_b_c-2", "runs/a_b_c-3"]
-    assert str(folder.free_folder("a/b c", resume=True)) == "runs/a_b_c-3"
-    assert str(folder.free_folder("new", resume=True)) == "runs/new"
 
 
 def test_a_full_disk_is_told_by_the_checkpoint_as_an_oserror(tmp_path, monkeypatch):
@@ -271,13 +275,120 @@ def test_the_bar_counts_what_is_fixed_and_shows_the_best():
     for budget, expected in ((10, (1, 2, 2)), (None, (4, 4, 5))):
         with ProgressBar(budget, 20, before, 4) as bar:             # resumed after step 4
             seen = [bar.n]
-            assert bar.postfix == "best 'warm' 0.500, 1 scored"
+            assert str(bar).startswith("best 0.500 'warm' ")
             bar.scored(evaluation(2, 0.7, step=5, candidate="better"))
             bar.scored(evaluation(3, 0.7, step=0, candidate="as good, later"))
             seen.append(bar.n)
-            assert bar.postfix == "best 'better' 0.700, 2 scored" and bar.total == (budget or 20)
+            assert str(bar).startswith("best 0.700 'better' ") and bar.total == (budget or 20)
             bar.stepped(5)
             assert (*seen, bar.n) == expected
+
+
+def test_a_bar_fits_a_narrow_terminal_and_what_a_scorer_prints_stands_above_it(monkeypatch):
+    """What a terminal of 50 columns shows. Catches: a bar that wraps, output that it tears, a
+    candidate that ends the line or moves the cursor."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 50, 0, 0))
+    with open(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr(sys, "stdout", terminal)
+        with ProgressBar(None, 1000, [], 0) as bar:
+            bar.scored(evaluation(1, 0.1234, candidate="a very long candidate\n\x1b[2J" * 9))
+            print("scoring", "it")
+            bar.say("a remark")
+            bar.stepped(700)
+        monkeypatch.undo()
+        shown = os.read(master, 100_000).decode()
+    frames = [frame.rstrip() for frame in re.split("[\r\n]", shown)]
+    assert "scoring it" in frames and "a remark" in frames and "\x1b[2J" not in shown
+    bars = [frame for frame in frames if "/1000" in frame]
+    assert all(len(frame) <= 50 for frame in bars)
+    assert bars[-1].startswith("best 0.123 'a ve…") and "70% 700/1000 steps" in bars[-1]
+
+
+def test_without_a_terminal_there_are_plain_lines(capsys, monkeypatch):
+    monkeypatch.setattr("runlog.bar.EVERY", 0.0)
+    with ProgressBar(None, 10, [], 0) as bar:
+        bar.scored(evaluation(1, 0.25, candidate="one"))
+        for step in range(1, 4):
+            bar.stepped(step)
+        bar.say("a remark")
+    out, err = capsys.readouterr()
+    assert out == "a remark\n" and "\r" not in err
+    assert err.splitlines()[-1].startswith("best 0.250 'one' 30% 3/10 steps ")
+
+
+# --------------------------------------------------------------------------- settings from files
+
+def settings_of(*argv) -> dict:
+    return from_flags(flags.with_files([str(word) for word in argv]), migrate.Config(),
+                      migrate.METHODS, load_task_class)
+
+
+def test_settings_come_from_a_file_and_flags_win(tmp_path):
+    """YAML takes 1e-3 for a string, and a run's config.json has its settings in parts."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("task: arc\nlr: 1e-3\nmask_zero: false\nsteps: 3\nbudget:\n")
+    given = {"task": "arc", "lr": 1e-3, "mask_zero": False, "steps": 3, "config": str(file)}
+    assert settings_of("--config", file) == given
+    assert settings_of("--config", file, "--lr", "2", "--mask-zero") == \
+        given | {"lr": 2.0, "mask_zero": True}
+    for text, says in (("lr: {a: 1}", "lr should be one value"), ("3", "holds no settings"),
+                       ("lrr: 1", "Unrecognized options: --lrr"), ("lr: x", "Error parsing --lr"),
+                       ("{", "cannot be read"), ("1: 2", "holds no settings")):
+        file.write_text(text)
+        with pytest.raises(errors.UserError, match=says):
+            settings_of("--config", file)
+    with pytest.raises(errors.UserError, match="cannot be read"):
+        settings_of("--config", tmp_path / "nothing.yaml")
+
+
+def test_a_run_goes_on_with_its_own_settings(tmp_path, monkeypatch, capsys):
+    """Whatever the presets say by then. Catches: a setting that the record does not bring back."""
+    run = tmp_path / "r"
+    whole = migrate.run("wordsearch", target="mob", method="migrate+novelty", max_draws=2,
+                        proposals=27, seed=3, lr=2e-3, warm_start_words=4, out=str(run))
+    ledger = (run / "evals.jsonl").read_bytes()
+    for name in ("summary.json", "checkpoint/state.pt", "evals.jsonl", "steps.jsonl"):
+        (run / name).unlink()
+    monkeypatch.setitem(WordSearch.presets, "tiny", WordSearch.presets["tiny"] | {"lr": 9.0})
+    again = migrate.run(resume=str(run))
+    assert (run / "evals.jsonl").read_bytes() == ledger
+    del whole["seconds"], again["seconds"]
+    assert whole == again
+    with pytest.raises(errors.UserError, match="there is no run in"):
+        migrate.run(resume=str(tmp_path / "nowhere"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(
+                        st.sampled_from(["config", "run", "options", "modifiers", "task", "lr",
+                                         "method", "steps", "out", "resume", "x"]), inner,
+                        max_size=4), max_leaves=8))
+def test_a_record_of_a_stranger_is_read_or_refused_in_one_line(tmp_path_factory, record):
+    path = tmp_path_factory.mktemp("r") / "config.json"
+    path.write_text(json.dumps(record))
+    try:
+        settings_of("--resume", path.parent)
+    except errors.UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_code_runs_only_if_the_command_line_names_it(tmp_path):
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
+    evil = str(tmp_path / "evil.py")
+    for part, name, value in (("config", "task", evil), ("config", "method", f"{evil}:m"),
+                              ("options", "arc_prelude", evil)):
+        record = {"config": {"task": "arc"}, "options": {}}
+        record[part][name] = value
+        (tmp_path / "config.json").write_text(json.dumps(record))
+        flag = "--" + name.replace("_", "-")
+        with pytest.raises(errors.UserError, match=f"if you trust it, add {flag} {value}"):
+            settings_of("--resume", tmp_path)
+        with pytest.raises(errors.UserError, match="if you trust it"):
+            settings_of("--config", tmp_path / "config.json")
+    assert settings_of("--resume", tmp_path, "--arc-prelude", evil)["arc_prelude"] == evil
 
 
 def test_the_first_lines_say_what_is_not_the_papers():
@@ -348,7 +459,8 @@ def test_the_count_that_the_user_gives_replaces_the_presets():
     assert count() == (None, 40, 160)
     assert count(steps=300) == (None, 300, 1200)
     assert count(proposals=200) == (None, 50, 200)
-    assert count(proposals=10, steps=3) == (None, 3, 12)
+    with pytest.raises(errors.UserError, match="--steps or --budget"):
+        count(budget=10, steps=3)
     assert count(budget=70)[0] == 70
     assert count(budget=None) == (None, 40, 160)
 
@@ -370,7 +482,7 @@ def test_the_presets_of_the_bundled_policies_count_proposals(task, preset, expec
 @dataclasses.dataclass
 class Base:
     rate: float = 0.5           # of something, 100%
-    name: str = ""              # what it is called
+    name: Literal["a", "b"] = "a"       # what it is called
     fast: bool = True           # a switch
 
 
@@ -381,16 +493,20 @@ class Other:
 
 
 def test_flags_are_the_fields_of_dataclasses(capsys):
-    given = flags.parse(["--rate", "0.25", "--no-fast", "--count", "3"],
-                        {"one": Base, "two": Other}, {}, "1.0", prog="x")
+    groups = {"one": flags.described(Base, {"rate": 0.7}), "two": flags.described(Other)}
+    given = flags.parse(["--rate", "0.25", "--no-fast", "--count", "3"], groups)
     assert given == {"rate": 0.25, "fast": False, "count": 3}
-    with pytest.raises(SystemExit):
-        flags.parse(["--help"], {"one": Base, "two": Other}, {"name": ("a", "b")}, "1.0", prog="x")
+    assert flags.parse(["--rate=0.7"], groups) == {"rate": 0.7}         # given, though no change
+    with pytest.raises(SystemExit) as done:
+        flags.parse(["--help"], groups)
     out = " ".join(capsys.readouterr().out.split())
-    assert "of something, 100% [0.5]" in out and "--name {a,b}" in out and "two:" in out
-    for wrong, says in ((["--rat", "1"], "unrecognized"), (["--count", "x"], "invalid int value")):
-        with pytest.raises(errors.UserError, match=says):
-            flags.parse(wrong, {"one": Base, "two": Other}, {}, "1.0", prog="x")
+    assert done.value.code == 0 and "of something, 100% (default: 0.7)" in out
+    assert "--name {a,b}" in out and "two options" in out
+    for wrong, says in ((["--rat", "1"], "--rat, 1 Perhaps you meant: --rate FLOAT"),
+                        (["--count", "x"], "--count"), (["--name", "c"], "invalid choice 'c'")):
+        with pytest.raises(errors.UserError, match=says) as error:
+            flags.parse(wrong, groups)
+        assert "\n" not in str(error.value)
 
 
 def test_a_file_of_the_user_runs_once_and_its_errors_are_one_line(tmp_path):
@@ -416,9 +532,35 @@ def test_help_and_mistakes_do_not_wait_for_torch():
     assert slow.torch.__name__ == "torch"
 
 
-def test_a_missing_torch_is_named(monkeypatch):
-    with pytest.raises(ModuleNotFoundError, match="pip install -r requirements.txt"):
-        slow.lazy("no_such_module_at_all")
+def test_a_missing_torch_is_one_line(capsys):
+    missing = slow.Later("no_such_module_at_all")
+    assert errors.exit_code(lambda argv: missing.anything, []) == 2
+    assert capsys.readouterr().err == ("error: No module named 'no_such_module_at_all': "
+                                       "pip install -r requirements.txt\n")
+
+
+def test_ctrl_c_during_an_import_waits_for_its_end(tmp_path, monkeypatch):
+    """Libraries catch it while they are imported. Catches: half of a torch, and a traceback of
+    something else."""
+    (tmp_path / "catches.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    for _ in range(1000): pass\nexcept BaseException:\n    whole = False\n"
+        "else:\n    whole = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = slow.Later("catches")
+    with pytest.raises(KeyboardInterrupt):
+        module.whole                                                    # noqa: B018
+    assert module.whole
+
+
+def test_flags_are_read_without_torch():
+    """Catches: a library that finds a lazy torch in sys.modules and begins to import it."""
+    program = ("import sys, migrate; from runlog.errors import exit_code\n"
+               "sys.argv = ['migrate.py']\n"
+               "try: migrate.main(['--help'])\nexcept SystemExit: pass\n"
+               "print('torch' in sys.modules); import torch._dynamo")
+    done = subprocess.run([sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("\nFalse\n"), done.stderr
 
 
 def test_run_options_and_bounds():

@@ -67,7 +67,7 @@ def test_real_searches_run_one_after_the_other_in_one_process(tmp_path, capsys):
     """migrate.py and a baseline, as run_all.sh writes them. Catches: a search that leaves something
     behind in the process, a line that means another module, output that is lost."""
     run = tmp_path / "runs"
-    lines = [f"migrate.py --task wordsearch --proposals 20 --resume --out {run / 'a'}",
+    lines = [f"migrate.py --task wordsearch --proposals 20 --resume {run / 'a'}",
              f"-m examples.yardsticks ridge --target mob --budget 20 --out {run / 'b'}",
              f"migrate.py --task wordsearch --proposals 20 --out {run / 'c'}"]
     (tmp_path / "searches").write_text("\n".join(lines))

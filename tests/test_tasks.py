@@ -231,7 +231,7 @@ def test_a_resumed_run_never_docks_twice(tmp_path, monkeypatch):
         migrate.main(argv)
     scored = {e.candidate for e in read_evaluations(run)}
     before = log.read_text().split()
-    migrate.main([*argv, "--resume"])
+    migrate.main(["--resume", str(run)])
     again = log.read_text().split()[len(before):]
     evaluations = read_evaluations(run)
     assert scored and not scored & set(again) and len(again) == len(set(again))

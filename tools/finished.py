@@ -25,7 +25,7 @@ def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: 
     config.model = model or config.model
     task = tasks.load_task_class(task_file or config.task)(**record["options"])
     used = record.get("run", {})
-    options = RunOptions(quantize=used.get("quantize", ""), dtype=used.get("dtype", ""))
+    options = RunOptions(quantize=used.get("quantize", "auto"), dtype=used.get("dtype", "auto"))
     policy = migrate.load_policy(config, model_source(config.model, task), options)
     task.fits = functools.partial(engine.chat.fits, policy)
     task.meet(is_bundled(config.model, task), policy.n_parameters)

@@ -4,7 +4,7 @@
 
 One search a line, as it would be typed behind `python`, in the folder of the repository:
 
-    migrate.py FLAGS .. --out DIR
+    migrate.py FLAGS .. --resume DIR        # or --out DIR, where no run is to be continued
     -m examples.graph_ga FLAGS .. --out DIR
 
 with DIR somewhere below the --out given here. Any module will do that has a main(argv) and writes
@@ -61,16 +61,16 @@ def parse(line: str) -> tuple[str, list[str]]:
         module = argv.pop(0)
     elif first.endswith(".py"):
         module = first.removesuffix(".py").replace("/", ".")
-    if not module or "--out" not in argv[:-1]:
+    if not module or not {"--out", "--resume"} & set(argv[:-1]):
         raise UserError("a search is a line `SCRIPT.py FLAGS --out DIR` or `-m MODULE FLAGS --out "
                         f"DIR`, not {line!r}")
     return module, argv
 
 
 def folder(line: str) -> Path:
-    """Where a search's run goes: its --out."""
+    """Where a search's run goes: its --out or --resume."""
     _, argv = parse(line)
-    return Path(argv[argv.index("--out") + 1])
+    return Path(argv[argv.index("--resume" if "--resume" in argv else "--out") + 1])
 
 
 def finished(run: Path) -> bool:
