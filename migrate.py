@@ -64,7 +64,7 @@ class Config:
     preset: str = ""              # settings of the task: paper (for real models), tiny, ..
     seed: int = 0                 # every random draw derives from (seed, step)
     proposals: int = 1000         # candidates to draw, repeats and invalid ones included
-    steps: int | None = None      # number of groups; default: as many as the proposals take
+    steps: int | None = None      # instead: number of groups
     budget: int | None = None     # instead: stop after so many unique evaluations of f
     after_solved: int = 0         # candidates to draw after the first solution (ARC: for its vote)
     n_on_policy: int = 4          # rows of a group sampled under the task prompt (paper: alpha)
@@ -124,6 +124,7 @@ class Policy:
     model: object               # peft model: frozen base, trainable LoRA
     tokenizer: object
     generation: object          # GenerationConfig: softmax(logits / temperature), nothing else
+    n_parameters: int           # of the base model
     slow_because: str = ""      # why the plain functions below are used instead; "": they are not
     micro_batch: int = 0        # rows at a time in an update; 0: the whole group
     offload: bool = False       # whether the prompt's activations wait in the CPU's memory
@@ -132,7 +133,6 @@ class Policy:
         named = self.model.named_parameters()
         self.lora = {name: p for name, p in named if p.requires_grad}       # all that is trained
         self.eos_ids = frozenset(self.generation.eos_token_id)
-        self.n_parameters = self.model.get_base_model().num_parameters()
 
 
 def load_policy(config: Config, source: str, options: settings.RunOptions | None = None,
@@ -142,6 +142,7 @@ def load_policy(config: Config, source: str, options: settings.RunOptions | None
     for a model that cannot be found, loaded or searched with."""
     options = options or settings.RunOptions()
     model, tokenizer = loaded or engine.load_model(source, options.quantize, options.dtype)
+    n_parameters = model.num_parameters()
     engine.freeze(model)        # no dropout either: the ratio would be noise
     generation = engine.exact_sampling(model, tokenizer, source, config)
     slow_because = engine.attach(model, source, options.engine)
@@ -149,7 +150,7 @@ def load_policy(config: Config, source: str, options: settings.RunOptions | None
     model = engine.add_lora(model, source, config)
     if config.init_adapter:
         load_adapter(model, config.init_adapter)
-    return Policy(model, tokenizer, generation, slow_because, options.micro_batch)
+    return Policy(model, tokenizer, generation, n_parameters, slow_because, options.micro_batch)
 
 
 def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> list:
@@ -255,10 +256,12 @@ def parse_rows(policy: Policy, task: Task, tokens: list[int], ask: Ask) -> list[
 
     Where completions hold several, a row trains on its own candidate's tokens alone: on no bracket,
     no comma and no end of the list."""
-    n, span = task.candidates_per_completion, engine.chat.span
-    candidates = task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True)) or [None]
-    return [Row(ask.origin, ask.parents, tokens, c, ask.prompt_ids,
-                span(policy.tokenizer, tokens, c, n)) for c in candidates[:n]]
+    n = task.candidates_per_completion
+    candidates = task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True))[:n]
+    whole = n == 1 or not candidates        # then the row trains on every token
+    spans = [None] if whole else engine.chat.spans(policy.tokenizer, tokens, candidates)
+    return [Row(ask.origin, ask.parents, tokens, c, ask.prompt_ids, span)
+            for c, span in zip(candidates or [None], spans)]
 
 
 def render(policy: Policy, task: Task, candidate: str) -> list[int]:
@@ -304,9 +307,9 @@ def replay(policy: Policy, task: Task, archive: Archive, config: Config,
         chosen += rng.sample(best, min(len(best), config.n_greedy - len(chosen)))
     rows = [Row(GREEDY, [], e.tokens or render(policy, task, e.candidate), e.candidate,
                 score=e.score, valid=e.valid) for e in chosen]
-    for row in rows:
-        row.span = engine.chat.span(policy.tokenizer, row.tokens, row.candidate,
-                                    task.candidates_per_completion)
+    for row in rows:        # with the span that it had when it was sampled
+        parsed = parse_rows(policy, task, row.tokens, Ask([], 1, GREEDY, []))
+        row.span = next((other.span for other in parsed if other.candidate == row.candidate), None)
     return rows
 
 
@@ -463,8 +466,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     if policy.slow_because:
         run.say(f"the plain path, which is slower ({policy.slow_because})")
     if method.trains:
-        line = engine.fit_into_memory(policy, prompt_ids, config, token_logprobs)
-        run.say(line)           # it has set policy.micro_batch and policy.offload
+        run.say(engine.fit_into_memory(policy, prompt_ids, config, token_logprobs))
     if state.step < 0:
         rows = [Row(WARM_START, [], [], c) for c in task.warm_start(config.seed)]
         archive.add(evaluate(run, task, archive, rows, step=0))
@@ -532,10 +534,13 @@ def reason_to_stop(config: Config, state: State, archive: Archive) -> str | None
 
 
 def progress(config: Config, state: State, archive: Archive) -> float:
-    """The share of the search that is done. Steps count by the candidates that they draw."""
+    """The share of the search that is done; of proposals, whole groups of them are drawn."""
     if config.budget:
         return archive.spent() / config.budget
-    return state.proposals / (config.steps * (config.n_on_policy + config.n_neighbors))
+    if config.steps:
+        return state.step / config.steps
+    group = config.n_on_policy + config.n_neighbors
+    return state.proposals / (math.ceil(config.proposals / group) * group)
 
 
 def note_solution(state: State, task: Task, archive: Archive) -> None:
@@ -587,18 +592,14 @@ def run(task: str | Task = "", *, argv: list[str] | None = None, **given) -> dic
     with underscores. argv: the command line, where there was one. Raises UserError."""
     if argv is None:
         given = settings.from_files(task, given, Config(), METHODS, load_task_class)
-    task = task or given.get("task", Config.task)
-    task, given = settings.make_task(task, given, load_task_class)
-    config = resolve(given, task)
-    method, modifiers = settings.build_method(config, task, given, METHODS)
-    options = settings.run_options(given)
-    settings.check_known(given, config, options, task, modifiers)
+    task, given = settings.make_task(task or given.get("task", Config.task), given, load_task_class)
+    config, method, modifiers, options = settings.of_search(task, given, Config(), METHODS)
     if "lora_targets" not in given and config.lora_targets == Config.lora_targets:
         config.lora_targets = engine.default_targets(settings.model_source(config.model, task))
     with opened(config, options, method, modifiers, task, argv) as this_run:
         if not this_run.finished:
             policy = load_policy(config, settings.model_source(config.model, task), options)
-            with this_run.progress(config.budget, config.steps):
+            with this_run.progress(config):
                 found = search(config, method, task, policy, this_run)
             this_run.finish(found)
             pages.write_safely(this_run.folder, task)

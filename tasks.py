@@ -69,6 +69,7 @@ class Task:
     candidates_per_completion = 1               # no field, so no flag; a subclass may make it one
     prompt_style = ""                           # the same
     styles: ClassVar[tuple[str, ...]] = prompts.STYLES
+    style: ClassVar[str] = "bundled"            # until the search says which model it has
     archive: ClassVar[dict] = {}
 
     def prompt(self) -> prompts.Prompt:

@@ -30,12 +30,12 @@ def words(style: str, n: int, parents: Parents, hidden: str) -> Prompt:
         system = ("You play a game in which a hidden English word has to be found. The only hint "
                   "is how close in meaning each guess is. Give single common words in lower case "
                   f"and nothing else. Always answer with {answer}.")
-        return turns(system, [], word_request(answer, parents))
+        return turns(system, [], word_request(answer, n, parents))
     shots = [(question, example[:n]) for question, example in word_shots(n, parents)]
-    shown = [(word_request(answer, question), write_words(example, n))
+    shown = [(word_request(answer, n, question), write_words(example, n))
              for question, example in shots
              if hidden not in example and hidden not in [word for word, _ in question]]
-    return turns("", shown, word_request(answer, parents))
+    return turns("", shown, word_request(answer, n, parents))
 
 
 def bundled_words(answer: str, parents: Parents) -> str:
@@ -60,8 +60,8 @@ def word_shots(n: int, parents: Parents) -> list[tuple[Parents, list[str]]]:
     return [([], [word]) for word in GUESSES] if n == 1 else [([], example) for example in LISTS]
 
 
-def word_request(answer: str, parents: Parents) -> str:
-    related = "Words" if "list" in answer else "A word"
+def word_request(answer: str, n: int, parents: Parents) -> str:
+    related = "A word" if n == 1 else "Words"
     if not parents:
         return f"Guess the hidden word. Answer with {answer}."
     if len(parents) == 1:

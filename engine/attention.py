@@ -4,6 +4,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -157,19 +158,29 @@ def shared_cache(model, prompts: list[tuple[list[int], int]], room: int) -> Dyna
 
 
 KEPT = 2**26        # bytes of keys and values that are kept for the next draw
+n_updates = 0       # steps of any optimizer in this process
+
+
+def count_update(*_) -> None:
+    global n_updates
+    n_updates += 1
+
+
+register_optimizer_step_post_hook(count_update)
 
 
 def prompt_caches(model, prompts: list[list[int]]) -> list[DynamicCache]:
     """The keys and values of each prompt, (1, K, P, D) in each layer.
 
     They are kept for the next call, and used again if the weights are the same then: a method that
-    draws several times in a step, or that does not train, computes its prompts once. The norms of
-    the LoRA weights tell whether they changed. (Version counters do not: fused optimizers leave
-    them as they are.)
+    draws several times in a step, or that does not train, computes its prompts once. The LoRA
+    weights count as changed after a step of an optimizer, or if a norm or a sum is another one:
+    then they have been loaded, or reset. (Version counters do not tell: fused optimizers leave them
+    as they are.)
     """
     lora = [p for p in model.parameters() if p.requires_grad]
     off = any(getattr(module, "disable_adapters", False) is True for module in model.modules())
-    weights = off, torch.stack(torch._foreach_norm(lora)).tolist() if lora else []
+    weights = n_updates, off, [x.item() for p in lora for x in (p.norm(), p.sum())]
     last_weights, known = getattr(model, "known_prompts", (None, {}))
     if weights != last_weights:
         known = {}

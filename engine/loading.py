@@ -7,6 +7,7 @@ import warnings
 
 import torch
 
+from engine.chat import special_end
 from engine.gguf import local_model, public_name
 from engine.lora import of_bitsandbytes
 from runlog.errors import UserError, explain_loading
@@ -42,7 +43,6 @@ def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, ImportError, safetensors.SafetensorError) as error:
         raise UserError(explain_loading(source, error)) from error
-    output_in_fp32(model)
     model.name_or_path = public_name(source) or model.name_or_path      # peft writes it down
     return model, tokenizer
 
@@ -61,14 +61,15 @@ def output_in_fp32(model) -> None:
 
 
 def freeze(model) -> None:
-    """No gradient for the base weights, and nothing random: no dropout, no dropped layer, no noise
-    in a router.
+    """No gradient for the base weights, logits in fp32, and nothing random: no dropout, no dropped
+    layer, no noise in a router.
 
     Evaluation mode switches all of it off, wherever a family keeps its rates. The layers of
     bitsandbytes alone stay in train mode: in evaluation mode its CPU kernels repack 4-bit weights
     at the first forward pass, and after that no gradient reaches the LoRA weights.
     """
     model.eval()
+    output_in_fp32(model)
     for module in model.modules():
         if of_bitsandbytes(module):
             module.train()
@@ -85,10 +86,11 @@ def exact_sampling(model, tokenizer, source: str, config):
     temperature and max_new_tokens.
     """
     import transformers
-    # What ends a completion: the model's own list (Llama 3 has three), else the tokenizer's.
+    # What ends a completion: the model's own list (Llama 3 has three), the tokenizer's, and what
+    # the chat template writes. In some models these do not agree, and an answer would not end.
     eos = model.generation_config.eos_token_id
-    eos = tokenizer.eos_token_id if eos is None else eos
-    eos_ids = set(eos if isinstance(eos, list) else [eos]) - {None}
+    eos_ids = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id,
+               special_end(tokenizer)} - {None}
     if not eos_ids:
         raise UserError(f"{source} defines no end-of-sequence token: a completion would never end")
     pad = min(eos_ids) if tokenizer.pad_token_id is None else tokenizer.pad_token_id

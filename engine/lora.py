@@ -30,7 +30,7 @@ def default_targets(source: str) -> str:
     try:
         config = transformers.AutoConfig.from_pretrained(local_model(source),
                                                          trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:      # a stranger's file may hold anything
         raise UserError(explain_loading(source, error)) from error
     try:
         with torch.device("meta"):
@@ -52,7 +52,7 @@ def add_lora(model, source: str, config):
     if targets == "all-linear":
         targets = all_linear(model)
     else:
-        targets = targets.split(",")
+        targets = [target.strip() for target in targets.split(",")]
         check_targets(model, source, targets)
     lora = peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=targets,
                            task_type="CAUSAL_LM")

@@ -48,7 +48,10 @@ def plan_shared(model, prompt_ids: list[int], G: int, T: int, tau: float,
     """
     of_prompt, prompt = activations(model, lambda: prompt_pass(model, prompt_ids))
     leaves = [x.detach().requires_grad_(x.requires_grad) for x in prompt]
-    of_row, _ = activations(model, lambda: completion_pass(model, leaves, [[0] * T], tau))
+    # in 16 bit a row that is no longer than a head is wide takes another path, and may keep more
+    rows = [[[0] * T], [[0] * min(T, leaves[1].shape[-1])]]
+    of_row = max(activations(model, lambda row=row: completion_pass(model, leaves, row, tau))[0]
+                 for row in rows)
     V = model.get_output_embeddings().out_features
     # the prompt's keys and values with their gradients, and the logits of a chunk
     fixed = 2 * sum(x.nbytes for x in prompt) + 4 * 4 * max(V, min(CHUNK, G * T * V))

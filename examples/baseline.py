@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from reports import pages
@@ -71,7 +71,7 @@ def run(task: Task, settings: Settings, propose: Propose, folder: Path, program:
     if files.finished:
         print(f"{folder} is finished already")
         return
-    with files.progress(settings.limit, 0):
+    with files.progress(replace(settings, budget=settings.limit)):
         found = search(task, settings, propose, files)
     files.finish(found)
     pages.write_safely(folder, task)

@@ -16,6 +16,7 @@ Three parts, for searches that count unique evaluations of f (--budget):
 """
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -48,13 +49,16 @@ class Novelty:
         earliest repeats, as many as were asked for.
         """
         rows, seen, kept = [], set(archive), Counter()
+        wanted, each = {ask.origin: ask.n for ask in asks}, task.candidates_per_completion
         for turn in range(self.max_draws):
             missing = [ask._replace(n=ask.n - kept[ask.origin]) for ask in asks]
-            missing = [ask for ask in missing if ask.n]
+            # whole completions: every candidate that was sampled counts
+            missing = [ask._replace(n=math.ceil(ask.n / each) * each) for ask in missing if ask.n]
             if not missing:
                 break
             for row in self.method.draw(policy, task, missing, archive, key, turn):
-                row.kept = row.candidate is not None and row.candidate not in seen
+                row.kept = (row.candidate is not None and row.candidate not in seen
+                            and kept[row.origin] < wanted[row.origin])
                 kept[row.origin] += row.kept
                 seen.add(row.candidate)
                 rows.append(row)

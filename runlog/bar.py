@@ -9,23 +9,27 @@ from tqdm.contrib import DummyTqdmFile
 
 from runlog.ledger import Evaluation
 
-COUNTS = "{desc}{percentage:.0f}% {n_fmt}/{total_fmt} {unit} {elapsed}<{remaining}"
-NARROW = 31             # columns that the counts take
-WIDE = 80               # from here on there is room for a bar as well
+NARROW = "{desc}{percentage:.0f}% {n_fmt}/{total_fmt} {elapsed}<{remaining}"
+NARROW_COUNTS = 25      # columns that the counts take
+WIDE = "{desc}{percentage:.0f}% {n_fmt}/{total_fmt} {unit} {elapsed}<{remaining} {bar:16}"
+WIDE_COUNTS = 55
 EVERY = 5.0             # seconds between two plain lines
 
 
 class ProgressBar(tqdm):
-    """Best score and candidate first: a narrow terminal shows these. Counts evaluations if there is
-    a budget of them, else steps. What is printed while it stands appears above it."""
+    """Best score and candidate first: a narrow terminal shows these. What is printed while the bar
+    stands appears above it.
 
-    def __init__(self, budget: int | None, steps: int, evaluations: list[Evaluation], step: int):
+    total, unit: how long the search is, in "evaluations", "steps" or "proposals". evaluations,
+    step: what there is already, and the last line of steps.jsonl.
+    """
+
+    def __init__(self, total: int, unit: str, evaluations: list[Evaluation], step: dict):
         self.plain = not sys.stderr.isatty()
-        self.budget, self.best, self.evaluations = budget, None, 0
-        super().__init__(
-            total=budget or steps, unit="evals" if budget else "steps", dynamic_ncols=True,
-            mininterval=EVERY if self.plain else 0.1,
-            delay=EVERY if self.plain else 0)
+        self.best, self.evaluations = None, 0
+        super().__init__(total=total, unit=unit, dynamic_ncols=True,
+                         mininterval=EVERY if self.plain else 0.1,
+                         delay=EVERY if self.plain else 0)
         for evaluation in evaluations:
             self.scored(evaluation)
         self.stepped(step)
@@ -35,20 +39,20 @@ class ProgressBar(tqdm):
         better = self.best is None or evaluation.score > self.best.score
         if evaluation.valid and better:
             self.best = evaluation
-        self.update(self.evaluations - self.n if self.budget else 0)
+        self.update(self.evaluations - self.n if self.unit == "evaluations" else 0)
 
-    def stepped(self, step: int) -> None:
-        if not self.budget:
-            self.update(step - self.n)
+    def stepped(self, step: dict) -> None:
+        if self.unit != "evaluations":
+            self.update(step["step" if self.unit == "steps" else "proposals"] - self.n)
 
     @property
     def format_dict(self) -> dict:
         """What tqdm shows: the best candidate in the room that the counts leave."""
         values = super().format_dict
-        columns = values["ncols"] or WIDE
-        bar = " {bar:16}" if columns >= WIDE and not self.plain else ""
-        room = max(8, columns - NARROW - (17 if bar else 0))
-        values["bar_format"] = COUNTS + bar
+        columns = values["ncols"] or 80
+        wide = columns >= 80
+        values["bar_format"] = WIDE if wide else NARROW
+        room = max(8, columns - (WIDE_COUNTS if wide else NARROW_COUNTS))
         if self.best:
             best = f"best {self.best.score:.3f} {self.best.candidate[:room]!r}"
             values["prefix"] = (best if len(best) < room else best[:room - 2] + "…") + " "

@@ -175,9 +175,10 @@ def settings_in(path: Path) -> dict:
               if isinstance(one, (dict, list))]
     if nested:
         raise UserError(f"{path}: {nested[0]} should be one value, or a list of such")
-    if is_run:      # both counts are in the record: the one that decides is enough
-        settings.pop("steps", None)
-        settings.pop("proposals" if settings.get("budget") else "budget", None)
+    if is_run:      # the record has more counts than the one that decides
+        decides = next((name for name in ("budget", "steps") if settings.get(name)), "proposals")
+        settings = {name: value for name, value in settings.items()
+                    if name not in LENGTHS or name == decides}
     return settings
 
 

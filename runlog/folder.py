@@ -26,7 +26,7 @@ from runlog import flags
 from runlog.bar import ProgressBar
 from runlog.errors import UserError, endings
 from runlog.ledger import Evaluation, read_evaluations, read_jsonl
-from runlog.metrics import describe
+from runlog.metrics import describe, length
 from runlog.slow import torch
 
 LEDGERS = ("evals.jsonl", "steps.jsonl", "completions.jsonl")
@@ -58,7 +58,9 @@ class Run:
                              json.dumps({**record, "versions": versions}, indent=1))
         self.finished = (folder / "summary.json").exists()
         self.evaluations = read_evaluations(folder, repair=True)
-        self.steps_logged = len(read_jsonl(folder / "steps.jsonl", repair=True))
+        steps = read_jsonl(folder / "steps.jsonl", repair=True)
+        self.steps_logged = len(steps)
+        self.last_step = steps[-1] if steps else {"step": 0, "proposals": 0}
         completions = read_jsonl(folder / "completions.jsonl", repair=True)
         self.completions_logged = Counter(line["step"] for line in completions)
         self.last_prompt = {line["origin"]: line["prompt"] for line in completions
@@ -118,9 +120,9 @@ class Run:
             with contextlib.suppress(OSError):      # files of the user's own stay
                 self.folder.rmdir()
 
-    def progress(self, budget: int | None, steps: int) -> ProgressBar:
-        """From now on a bar shows what is logged; a context manager."""
-        self.bar = ProgressBar(budget, steps, self.evaluations, self.steps_logged)
+    def progress(self, settings) -> ProgressBar:
+        """From now on a bar shows what is logged; a context manager. settings: the search's."""
+        self.bar = ProgressBar(*length(settings), self.evaluations, self.last_step)
         return self.bar
 
     def say(self, line: str) -> None:
@@ -137,7 +139,7 @@ class Run:
     def log_step(self, line: dict) -> None:
         """Appends a line to steps.jsonl, unless the file holds this step already."""
         if self.bar is not None:
-            self.bar.stepped(line["step"])
+            self.bar.stepped(line)
         if line["step"] <= self.steps_logged:
             return
         self.steps_file.write(json.dumps(line) + "\n")

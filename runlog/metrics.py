@@ -45,6 +45,7 @@ def origin_metrics(origin: str, rows: list, group: list, by_row: list) -> dict:
     trained = [values for row, values in zip(group, by_row) if row.origin == origin]
     if trained:
         tokens, logprob, clipped = (sum(column) for column in zip(*trained))
+        tokens = max(1, tokens)     # where completions hold several, a candidate may have none
         part |= {"logprob": logprob / tokens, "clip_fraction": clipped / tokens}
     return part
 
@@ -81,7 +82,7 @@ PUBLISHED = ("random", "ns", "opro", "grpo", "grpo-greedy", "migrate", "migrate-
 def describe(config, method, modifiers: dict, task) -> str:
     """The settings of a search in a few lines, shown before anything slow happens. The last one
     says what differs from the paper's settings for this task."""
-    extent = f"{config.budget} evaluations" if config.budget else f"{config.steps} steps"
+    extent = "{} {}".format(*length(config))
     lines = [f"{task.name}: {config.method} on {config.model}, preset {config.preset}, "
              f"seed {config.seed}",
              f"group: {config.n_on_policy} on-policy + {config.n_greedy} greedy + "
@@ -97,6 +98,13 @@ def describe(config, method, modifiers: dict, task) -> str:
     return "\n".join(lines)
 
 
+def length(config) -> tuple[int, str]:
+    """How long a search is: how many of what."""
+    if config.budget:
+        return config.budget, "evaluations"
+    return (config.steps, "steps") if config.steps else (config.proposals, "proposals")
+
+
 def differences(config, method, modifiers: dict, paper: dict) -> str:
     """What of these settings is not the paper's. paper: its preset for the task."""
     published = asdict(type(config)()) | paper
@@ -107,11 +115,11 @@ def differences(config, method, modifiers: dict, paper: dict) -> str:
     for extra in extras:
         settings = ", ".join(f"{key} {value}" for key, value in modifiers.get(extra, {}).items())
         changed.append(f"+{extra} [{settings}]" if settings else f"+{extra}")
-    lengths = {"steps", "proposals"}
-    if not config.budget:
-        lengths.remove("steps" if published["steps"] else "proposals")  # how the preset counts
+    if published["steps"]:          # lengths are compared in proposals
+        published["proposals"] = published["steps"] * (config.n_on_policy + config.n_neighbors)
+    not_compared = NOT_COMPARED | ({"steps", "proposals"} if config.budget else {"steps"})
     for key, value in asdict(config).items():
-        if key not in NOT_COMPARED | lengths and value != published[key]:
+        if key not in not_compared and value != published[key]:
             before = "-" if published[key] is None else published[key]
             changed.append(f"{key} {value} ({before})")
     if not changed:

@@ -1,7 +1,6 @@
 """How the settings of a search come together: defaults < preset < method < what the user gave."""
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -91,11 +90,8 @@ def resolve(given: dict, task, defaults, methods: dict):
     own = {name: value for name, value in given.items() if name in values}
     config = type(defaults)(**{**values, **own, "preset": preset})
     check(config, task.candidates_per_completion)
-    drawn = config.n_on_policy + config.n_neighbors     # in a step; replays are not drawn
-    if config.steps:
-        config.proposals = config.steps * drawn
-    else:
-        config.steps = math.ceil(config.proposals / drawn)
+    if config.steps:        # replays are not drawn; a method that draws again draws more
+        config.proposals = config.steps * (config.n_on_policy + config.n_neighbors)
     return config
 
 
@@ -105,7 +101,8 @@ def check(config, per_completion: int) -> None:
     if config.n_on_policy % per_completion or config.n_neighbors % per_completion:
         raise UserError(f"a completion holds {per_completion} candidates, so --n-on-policy "
                         f"{config.n_on_policy} and --n-neighbors {config.n_neighbors} must be "
-                        f"multiples of {per_completion}: every prompt asks for as many as are used")
+                        f"multiples of {per_completion}. The paper's group for words is "
+                        "--n-on-policy 0 --n-greedy 0 --n-neighbors 10 --max-new-tokens 64")
     if config.temperature <= 0:
         raise UserError("--temperature must be above 0: at 0 there is nothing to sample")
     if config.n_on_policy + config.n_neighbors == 0:
@@ -194,6 +191,18 @@ def run_options(given: dict) -> RunOptions:
     options = RunOptions(**{f.name: given[f.name] for f in fields(RunOptions) if f.name in given})
     flags.check_bounds(options, {"micro_batch": 0})
     return options
+
+
+def of_search(task, given: dict, defaults, methods: dict) -> tuple:
+    """The Config of a search, its method, {modifier: its settings} and its RunOptions. Raises
+    UserError, also for a name in `given` that is no setting of this search. Arguments: as of
+    resolve.
+    """
+    config = resolve(given, task, defaults, methods)
+    method, modifiers = build_method(config, task, given, methods)
+    options = run_options(given)
+    check_known(given, config, options, task, modifiers)
+    return config, method, modifiers, options
 
 
 def check_known(given: dict, config, options, task, modifiers: dict) -> None:

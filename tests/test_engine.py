@@ -477,10 +477,37 @@ def test_a_prompt_is_computed_once_for_the_same_weights(monkeypatch):
     with policy.model.disable_adapter():
         migrate.sample(policy, prompts, 0)
     assert len(runs) == 2
+    migrate.sample(policy, prompts, 0)
+    before = len(runs)
+    for name, p in policy.lora.items():         # without an optimizer, and every norm stays
+        p.data.neg_() if "lora_B" in name else None
+    assert migrate.sample(policy, prompts, 0) and len(runs) == before + 2
     monkeypatch.setattr(attention, "KEPT", 0)
     migrate.sample(policy, prompts, 0)
     migrate.sample(policy, prompts, 0)
-    assert len(runs) == 6
+    assert len(runs) == before + 4
+
+
+def test_the_style_of_the_prompts_does_not_depend_on_the_data_type():
+    """Catches: an output layer that counts twice where it is kept in fp32 beside the input's, and
+    LoRA weights that count."""
+    sizes = {migrate.load_policy(config_for(folder_of("qwen2"), lora_r=r), str(folder_of("qwen2")),
+                                 RunOptions(dtype=dtype)).n_parameters
+             for dtype, r in (("fp32", 4), ("bf16", 32))}
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folder_of("qwen2"))
+    assert sizes == {plain.num_parameters()}
+
+
+def test_a_context_ends_where_the_angles_of_a_prompt_would_change():
+    config = copy.deepcopy(FAMILIES["Phi 3.5, 4"][0])
+    config.update({"max_position_embeddings": 96, "original_max_position_embeddings": 16})
+    half = config.hidden_size // config.num_attention_heads // 2
+    config.rope_parameters = {"rope_type": "longrope", "rope_theta": 1e4,
+                              "short_factor": [1.0] * half, "long_factor": [4.0] * half,
+                              "original_max_position_embeddings": 16}
+    assert chat.context_of(config) == 16
+    config.rope_parameters = {"rope_type": "default", "rope_theta": 1e4}
+    assert chat.context_of(config) == 96
 
 
 def test_weights_are_the_same_tensors_after_a_draw():

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import migrate
+from domains.answers import words_in
 from methods import ablations, discover, evo, novelty
 from migrate import METHODS, Archive, Ask, Row
 from runlog.errors import UserError
@@ -114,7 +115,7 @@ def test_a_group_is_filled_with_the_earliest_repeats_when_nothing_new_comes():
         return [*drawn, Row(asks[0].origin, [], [], None, kept=False)][:asks[0].n]
     method = novelty.Novelty(max_draws=3)(migrate.Method(None, None, True, draw=draw))
     archive = Archive(old=None)
-    rows = method.draw(None, None, [Ask([1], 4, "on-policy", [])], archive, (0, 1))
+    rows = method.draw(None, Letters(), [Ask([1], 4, "on-policy", [])], archive, (0, 1))
     assert turns == [[("on-policy", 4)], [("on-policy", 3)], [("on-policy", 3)]]
     assert len(rows) == 10
     assert [i for i, row in enumerate(rows) if row.kept] == [0, 1, 2, 4]    # 3 is an empty row
@@ -339,6 +340,37 @@ def test_neighbours_of_the_base_are_not_those_of_the_policy(tmp_path):
                 if e["origin"] == "neighbor" and e["step"] in steps]
     assert neighbors(base, range(2, 7)) != neighbors(plain, range(2, 7))
     assert {e["origin"] for e in base} == {"warm-start", "on-policy", "neighbor"}
+
+
+class Pairs(Letters):
+    """Two words in a completion, none of which stands there as it is written."""
+    candidates_per_completion = 2
+
+    def parse(self, completion):
+        return [f"{word}-{end}" for word in words_in(completion)[-1:] for end in "ab"]
+
+
+def test_a_search_goes_on_where_no_candidate_has_tokens_of_its_own(tmp_path):
+    """Catches: a division by the number of trained tokens, which is 0."""
+    summary, _, steps, _ = run_search(tmp_path / "r", Pairs(), steps=3, n_on_policy=4,
+                                      n_neighbors=4, n_greedy=1)
+    assert summary["steps"] == 3 and steps[0]["on-policy"]["logprob"] == 0
+
+
+def test_novelty_counts_every_candidate_of_a_completion(tmp_path, monkeypatch):
+    """Catches: candidates that were sampled and dropped, because fewer were missing."""
+    drawn, sample = [], migrate.sample
+
+    def counted(*arguments):
+        found = sample(*arguments)
+        drawn.extend(completion for some in found for completion in some)
+        return found
+    monkeypatch.setattr(migrate, "sample", counted)
+    summary, _, steps, _ = run_search(tmp_path / "r", Pairs(), method="migrate+novelty", steps=4,
+                                      n_on_policy=4, n_neighbors=4, n_greedy=0, temperature=0.3)
+    assert summary["proposals"] == 2 * len(drawn) > 4 * 8
+    assert summary["steps"] == 4            # and --steps counts groups, however often it draws
+    assert all(s["on-policy"]["n"] >= 4 for s in steps)
 
 
 def test_valid_mean_leaves_invalid_rows_out_of_loss_and_mean():

@@ -27,6 +27,7 @@ from tests.support import (
     CHATML_TEMPLATE,
     HERE,
     LLAMA3_TEMPLATE,
+    config_for,
     folder_of,
     load,
 )
@@ -70,6 +71,7 @@ def test_a_conversation_reaches_templates_that_know_no_system_turn():
     assert rendered(None, TALK) == "Be short.\nOne?\none\nTwo?\n"
     twice = [{"role": "user", "content": "One?"}, {"role": "user", "content": "Two?"}]
     assert rendered(GEMMA_TEMPLATE, twice) == "<user>One?\n\nTwo?</><model>"
+    assert rendered(GEMMA_TEMPLATE, TALK[:1]) == "<user>Be short.</><model>"
 
 
 def test_models_that_think_are_told_not_to():
@@ -86,8 +88,48 @@ def test_what_is_no_conversation_is_one_clear_line(wrong):
 
 
 def test_a_template_that_refuses_is_one_clear_line():
-    with pytest.raises(UserError, match="refuses the prompt: never"):
-        rendered("{{ raise_exception('never') }}", "Guess.")
+    for template, says in (("{{ raise_exception('never') }}", "never"),
+                           ("{{ messages[0]['content'] + 1 }}", "can only concatenate"),
+                           ({"tool_use": "x"}, "template")):
+        with pytest.raises(UserError, match=f"refuses the prompt: .*{says}"):
+            rendered(template, "Guess.")
+
+
+def test_a_prompt_is_the_same_tomorrow():
+    """Catches: a template that asks for today's date; a resumed run would have another prompt."""
+    dated = "{{ strftime_now('%d %B %Y') }} {{ messages[-1]['content'] }}"
+    assert rendered(dated, "Guess.") == "26 July 2024 Guess."
+
+
+def test_only_the_length_of_a_prompt_says_that_it_does_not_fit():
+    """Catches: neighbour prompts that are no prompts, and a search that goes on without them."""
+    policy = load(folder_of("qwen2"))
+    assert chat.fits(policy, "Guess.") and not chat.fits(policy, "Guess again. " * 5000)
+    with pytest.raises(UserError, match="a prompt is a string"):
+        chat.fits(policy, None)
+
+
+@pytest.mark.parametrize("completion, candidates, expected", [
+    ('["ice cream", "cream", "ice"]', ["cream", "ice"], ["cream", "ice"]),
+    ('["ice-cream", "ice"]', ["ice"], ["ice"]),
+    ("C1CCCCC1 and c1ccccc1", ["C1CCCCC1", "c1ccccc1"], ["C1CCCCC1", "c1ccccc1"]),
+    ("_cement_, _mortar_", ["cement", "mortar"], ["cement", "mortar"]),
+    ("<think>mortar?</think>Mortar, oak", ["mortar", "oak"], ["Mortar", "oak"]),
+    ("oak, oak", ["oak", "oak"], ["oak", "oak"]), ("elm", ["oak"], [""])])
+def test_a_candidate_trains_on_the_tokens_where_it_stands(completion, candidates, expected):
+    """In order, and alone between quotes before inside other words. Catches: "ice" in "ice cream",
+    a ring in another case, the thought instead of the answer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder_of("llama3"))
+    tokens = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    spans = chat.spans(tokenizer, tokens, candidates)
+    texts = [tokenizer.decode(tokens[first:end]) for first, end in spans]
+    assert len(texts) == len(expected)
+    for text, word in zip(texts, expected):
+        assert word in text and len(text) <= len(word) + 4 * bool(word)
+    starts = [first for first, _ in spans if expected[0]]
+    assert starts == sorted(starts) and len(set(starts)) == len(starts)
+    if "think" in completion:
+        assert starts[0] > tokens.index(tokenizer(">", add_special_tokens=False)["input_ids"][0])
 
 
 # --------------------------------------------------------------------------------------- wording
@@ -107,6 +149,20 @@ def test_an_answer_is_closed_as_the_chat_template_closes_it(template, eos_ids, e
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder_of("qwen2"))
     tokenizer.chat_template, tokenizer.eos_token = template, "<|endoftext|>"
     assert chat.end_of_turn(tokenizer, frozenset(eos_ids)) == end
+
+
+@pytest.mark.parametrize("template, eos, expected", [
+    (CHATML_TEMPLATE, 0, {0, 2}), (CHATML_TEMPLATE, [0, 2], {0, 2}), (None, 3, {0, 3}),
+    (NO_END_TEMPLATE, 3, {0, 3})])
+def test_an_answer_ends_with_what_its_template_writes_behind_it(template, eos, expected):
+    """Some models name another token in their settings. Catches: completions that never end."""
+    policy = load(folder_of("qwen2"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder_of("qwen2"))
+    tokenizer.chat_template, tokenizer.eos_token = template, "<|endoftext|>"
+    model = policy.model.get_base_model()
+    model.generation_config = transformers.GenerationConfig(eos_token_id=eos)
+    generation = engine.exact_sampling(model, tokenizer, "x", config_for(folder_of("qwen2")))
+    assert set(generation.eos_token_id) == expected
 
 
 def test_the_bundled_policies_close_their_answers_with_their_eos():
@@ -151,6 +207,13 @@ def test_every_style_reads_the_answers_that_it_asks_for(kind, candidate):
         for turn in [*task.prompt(), *task.variation_prompt([candidate])]:
             if isinstance(turn, dict) and turn["role"] == "assistant":
                 assert task.parse(turn["content"])
+
+
+def words_of(examples) -> set[str]:
+    """All the words in nested lists."""
+    if isinstance(examples, str):
+        return {examples}
+    return set().union(*map(words_of, examples)) if isinstance(examples, (list, tuple)) else set()
 
 
 @pytest.mark.parametrize("n", [1, 10])
@@ -405,7 +468,7 @@ def test_a_small_real_model_follows_the_examples():
 
     def valid(task, parents: list[str], n: int) -> float:
         task.meet(False, policy.n_parameters)
-        ids = migrate.encode_prompt(policy, task.variation_prompt(parents))
+        ids = chat.encode(policy, task.variation_prompt(parents))
         [drawn] = migrate.sample(policy, [(ids, n)], 0)
         texts = policy.tokenizer.batch_decode(drawn, skip_special_tokens=True)
         candidates = [candidate for text in texts for candidate in task.parse(text)]

@@ -272,15 +272,17 @@ def test_a_warning_quotes_one_short_line():
 
 def test_the_bar_counts_what_is_fixed_and_shows_the_best():
     before = [evaluation(0, 0.5, step=0, candidate="warm"), evaluation(1, 0.0, valid=False)]
-    for budget, expected in ((10, (1, 2, 2)), (None, (4, 4, 5))):
-        with ProgressBar(budget, 20, before, 4) as bar:             # resumed after step 4
+    after = {"step": 4, "proposals": 44}
+    for unit, expected in (("evaluations", (1, 2, 2)), ("steps", (4, 4, 5)),
+                           ("proposals", (44, 44, 56))):
+        with ProgressBar(99, unit, before, after) as bar:           # resumed after step 4
             seen = [bar.n]
             assert str(bar).startswith("best 0.500 'warm' ")
             bar.scored(evaluation(2, 0.7, step=5, candidate="better"))
             bar.scored(evaluation(3, 0.7, step=0, candidate="as good, later"))
             seen.append(bar.n)
-            assert str(bar).startswith("best 0.700 'better' ") and bar.total == (budget or 20)
-            bar.stepped(5)
+            assert str(bar).startswith("best 0.700 'better' ")
+            bar.stepped({"step": 5, "proposals": 56})
             assert (*seen, bar.n) == expected
 
 
@@ -292,26 +294,26 @@ def test_a_bar_fits_a_narrow_terminal_and_what_a_scorer_prints_stands_above_it(m
     with open(slave, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setattr(sys, "stdout", terminal)
-        with ProgressBar(None, 1000, [], 0) as bar:
+        with ProgressBar(1000, "proposals", [], {"step": 0, "proposals": 0}) as bar:
             bar.scored(evaluation(1, 0.1234, candidate="a very long candidate\n\x1b[2J" * 9))
             print("scoring", "it")
             bar.say("a remark")
-            bar.stepped(700)
+            bar.stepped({"step": 70, "proposals": 700})
         monkeypatch.undo()
         shown = os.read(master, 100_000).decode()
     frames = [frame.rstrip() for frame in re.split("[\r\n]", shown)]
     assert "scoring it" in frames and "a remark" in frames and "\x1b[2J" not in shown
     bars = [frame for frame in frames if "/1000" in frame]
     assert all(len(frame) <= 50 for frame in bars)
-    assert bars[-1].startswith("best 0.123 'a ve…") and "70% 700/1000 steps" in bars[-1]
+    assert bars[-1].startswith("best 0.123 'a very lon…") and "70% 700/1000 " in bars[-1]
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys, monkeypatch):
     monkeypatch.setattr("runlog.bar.EVERY", 0.0)
-    with ProgressBar(None, 10, [], 0) as bar:
+    with ProgressBar(10, "steps", [], {"step": 0}) as bar:
         bar.scored(evaluation(1, 0.25, candidate="one"))
         for step in range(1, 4):
-            bar.stepped(step)
+            bar.stepped({"step": step})
         bar.say("a remark")
     out, err = capsys.readouterr()
     assert out == "a remark\n" and "\r" not in err
@@ -404,7 +406,7 @@ def test_the_first_lines_say_what_is_not_the_papers():
     assert "+novelty [max_draws 3, pull_only False, patience 0]" in novelty
     assert line(preset="paper", method="discover").endswith("but for method discover")
     assert line(preset="paper", n_greedy=2).endswith("but for n_greedy 2 (0)")
-    assert line(preset="paper", proposals=30).endswith("but for steps 3 (100)")
+    assert line(preset="paper", proposals=30).endswith("but for proposals 30 (1000)")
     evaluations = line(preset="paper", method="grpo-greedy", budget=30)     # steps count nothing
     assert evaluations.endswith("but for budget 30 (-)")
     letters = migrate.resolve({"proposals": 30}, Letters)       # a paper preset that counts nothing
@@ -458,7 +460,7 @@ def test_the_count_that_the_user_gives_replaces_the_presets():
         return config.budget, config.steps, config.proposals
     assert count() == (None, 40, 160)
     assert count(steps=300) == (None, 300, 1200)
-    assert count(proposals=200) == (None, 50, 200)
+    assert count(proposals=200) == (None, None, 200)
     with pytest.raises(errors.UserError, match="--steps or --budget"):
         count(budget=10, steps=3)
     assert count(budget=70)[0] == 70
@@ -466,9 +468,9 @@ def test_the_count_that_the_user_gives_replaces_the_presets():
 
 
 @pytest.mark.parametrize("task, preset, expected", [
-    ("wordsearch", "tiny", (None, 100, 1000, 0)), ("wordsearch", "novelty", (1000, 100, 1000, 0)),
-    ("molecule", "tiny", (None, 50, 200, 0)), ("molecule", "novelty", (1000, 16, 200, 0)),
-    ("molecule", "paper-group", (1000, 50, 200, 0)), ("arc", "tiny", (None, 69, 1024, 32)),
+    ("wordsearch", "tiny", (None, None, 1000, 0)), ("wordsearch", "novelty", (1000, None, 1000, 0)),
+    ("molecule", "tiny", (None, None, 200, 0)), ("molecule", "novelty", (1000, None, 200, 0)),
+    ("molecule", "paper-group", (1000, None, 200, 0)), ("arc", "tiny", (None, None, 1024, 32)),
 ])
 def test_the_presets_of_the_bundled_policies_count_proposals(task, preset, expected):
     """(budget, steps, proposals, after_solved). Catches: presets built on the paper's that take
