@@ -124,8 +124,9 @@ def load_embedder(source: str):
     import transformers
     try:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-        return tokenizer, transformers.AutoModel.from_pretrained(source).to(device).eval()
+        code = {"trust_remote_code": False}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **code)
+        return tokenizer, transformers.AutoModel.from_pretrained(source, **code).to(device).eval()
     except (OSError, ValueError) as error:
         raise UserError(f"the sentence encoder {source} is neither a folder nor a reachable Hub "
                         "model") from error

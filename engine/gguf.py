@@ -81,7 +81,8 @@ def convert(file: Path, folder: Path, source: str) -> None:
     import torch
     import transformers
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name,
+                                                               trust_remote_code=False)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.bfloat16, trust_remote_code=False)
     except Exception as error:      # a stranger's file

@@ -54,6 +54,9 @@ def add_lora(model, source: str, config):
     else:
         targets = [target.strip() for target in targets.split(",")]
         check_targets(model, source, targets)
+    most = max(max(m.weight.shape) for m in linear_layers(model).values())
+    if config.lora_r > most:
+        raise UserError(f"--lora-r {config.lora_r} is more than the {most} of the largest layer")
     lora = peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=targets,
                            task_type="CAUSAL_LM")
     try:

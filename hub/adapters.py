@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 from runlog.errors import UserError, one_line
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LARGEST = 1e4               # of LoRA weights: trained ones are below 10
 BASE_NAME = "base_model_name_or_path"       # PEFT's key for the base model in ADAPTER_CONFIG
 
 
@@ -73,21 +74,27 @@ def load_adapter(model, source: str) -> None:
         saved = json.loads((folder / ADAPTER_CONFIG).read_text())
         base, rank, alpha, targets = (saved[name] for name in (
             BASE_NAME, "r", "lora_alpha", "target_modules"))
+        rank, alpha = int(rank), float(alpha)
+        targets = targets if isinstance(targets, str) else ",".join(sorted(targets))
         weights = peft.load_peft_weights(str(folder), device="cpu")
     except Exception as error:      # whatever is wrong with a stranger's files
         raise UserError(f"{source} holds no readable LoRA adapter: {one_line(error)}") from error
+    odd = [name for name, tensor in weights.items()
+           if not (tensor.is_floating_point() and tensor.abs().max() < LARGEST)]   # NaN is not less
+    if odd:
+        raise UserError(f"{source} holds no usable LoRA adapter: {odd[0]} has values that are no "
+                        f"numbers, or larger than {LARGEST:g}")
     config = model.peft_config["default"]
     own_base = config.base_model_name_or_path
-    if Path(base or "?").name != Path(own_base).name:
+    if Path(str(base or "?")).name != Path(own_base).name:
         raise UserError(f"the adapter {source} belongs to the base {base}, not to {own_base}: "
                         "choose the base with --model")
     fresh = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     same_scale = alpha == config.lora_alpha and not saved.get("use_rslora")
     if shapes(weights) != shapes(fresh) or not same_scale:
-        targets = targets if isinstance(targets, str) else ",".join(sorted(targets))
         raise UserError(f"the adapter {source} has another shape (--lora-r {rank} --lora-alpha "
-                        f"{alpha} --lora-targets {targets}) than this search (--lora-r {config.r} "
-                        f"--lora-alpha {config.lora_alpha}): give its settings")
+                        f"{alpha:g} --lora-targets {targets}) than this search (--lora-r "
+                        f"{config.r} --lora-alpha {config.lora_alpha}): give its settings")
     peft.set_peft_model_state_dict(model, weights)
 
 

@@ -59,8 +59,8 @@ def command_parser() -> Parser:
     two.add_argument("source", metavar="RUN_OR_REPO")
     two.add_argument("-n", type=int, default=20)
     two.add_argument("--seed", type=int, default=0)
-    two.add_argument("--task", default="", help="the file of a task of your own, if it is "
-                                                "elsewhere now")
+    two.add_argument("--task", default="", help="the file of a task of your own; the one "
+                                                "that the run names is not executed")
     two.add_argument("--model", default="", help="the base model, if it is elsewhere now")
     return parser
 
@@ -71,11 +71,13 @@ def sample(source: str, n: int, seed: int, task_file: str, model: str,
 
     source: a run or a Hub repository. Returns (candidate, its score in the search or None, times).
     """
+    if n < 1:
+        raise UserError("-n must be at least 1")
     adapter = adapter_folder(source)
     is_run = adapter.name == "adapter"
     try:
         record, scores = read_search(source, adapter.parent if is_run else None)
-        check_task(source, is_run, record, task_file)
+        check_task(source, record, task_file)
         base = str(json.loads((adapter / ADAPTER_CONFIG).read_text())[BASE_NAME])
     except UserError:
         raise
@@ -104,16 +106,13 @@ def read_search(source: str, run: Path | None) -> tuple[dict, dict[str, float]]:
     return record, {e.candidate: e.score for e in read_evaluations(evaluations.parent)}
 
 
-def check_task(source: str, is_run: bool, record: dict, task_file: str) -> None:
-    """Raises if draw() could not build the task, or if it is a stranger's own.
-
-    A task of one's own is code. The file that a record from the Hub names is never run; the user
-    names one.
-    """
+def check_task(source: str, record: dict, task_file: str) -> None:
+    """Raises if draw() could not build the task, or if it is code that the user did not name: the
+    run may be a stranger's, wherever it lies."""
     name = record["config"]["task"]
-    if not is_run and name not in tasks.TASKS and not task_file:
-        raise UserError(f"{source} searched a task of its own ({name}): name the file, "
-                        "--task path/to/file.py")
+    if name not in tasks.TASKS and not task_file:
+        raise UserError(f"{source} searched a task of its own ({name}), which is code: name the "
+                        "file, --task path/to/file.py")
     tasks.load_task_class(task_file or name)(**record["options"])
 
 

@@ -25,6 +25,7 @@ from reports.records import find_runs, is_finished, read
 from reports.rows import rows_from, word_groups, write_csv
 from reports.tables import Table, compare, markdown
 from runlog.errors import UserError, exit_code
+from tasks import TASKS
 
 TARGETS = Path(__file__).resolve().parent.parent / "data" / "wordsearch_targets.json"
 
@@ -43,7 +44,8 @@ def main(argv: list[str]) -> None:
         args.svg.write_text(picture, encoding="utf-8")
         print(args.svg)
     elif len(folders) == 1:
-        print(pages.write(folders[0], args.html))
+        print(pages.write(folders[0], args.html, task_file=args.task))
+        warn_of_code(folders[0], args.task)
     else:
         tables = tables_of(args)
         print_tables(tables)
@@ -68,9 +70,20 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--html", nargs="?", const="", metavar="FILE",
                         help="a page: of one run (default: its report.html, finished or not), or a "
                              "comparison of many (default: comparison.html)")
+    parser.add_argument("--task", default="", metavar="FILE",
+                        help="the file of a task of your own, for the pictures on a page: the file "
+                             "that a run names is not executed unless you name it as well")
     parser.add_argument("--svg", type=Path, metavar="FILE",
                         help="the search curve of one run as a picture")
     return parser.parse_args(argv)
+
+
+def warn_of_code(folder: Path, task_file: str) -> None:
+    """Says so where pictures are missing because nobody named the code that draws them."""
+    name = str(read(folder).record["config"].get("task"))
+    if name not in TASKS and not task_file:
+        print(f"without pictures: they need the code of {name!r}. If it is yours, add --task FILE",
+              file=sys.stderr)
 
 
 def tables_of(args: argparse.Namespace) -> list[Table]:

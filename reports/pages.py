@@ -27,14 +27,16 @@ ENDED = {"solved": "solved", "budget": "budget spent", "steps": "all steps done"
          "stale": "nothing new came any more"}
 
 
-def write(folder: Path, file: str = "", task: tasks.Task | None = None) -> Path:
+def write(folder: Path, file: str = "", task: tasks.Task | None = None,
+          task_file: str = "") -> Path:
     """Writes the page of a run, finished or not, to its report.html or to another file.
 
-    task: draws the candidates; without it, the task that config.json describes. Returns the path.
+    task: draws the candidates; without it, the task that config.json describes (records.task_of;
+    task_file: what the user named). Returns the path.
     """
     run = read(folder)
     path = Path(file) if file else folder / "report.html"
-    write_atomically(path, run_page(run, task or task_of(run.record)))
+    write_atomically(path, run_page(run, task or task_of(run.record, task_file)))
     return path
 
 

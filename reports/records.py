@@ -40,13 +40,18 @@ def is_finished(folder: Path) -> bool:
     return (folder / "summary.json").exists()
 
 
-def task_of(record: dict) -> tasks.Task | None:
-    """The task that a config.json describes, or None where it cannot be had any more.
+def task_of(record: dict, task_file: str = "") -> tasks.Task | None:
+    """The task that a config.json describes, or None where it cannot be had.
 
-    A task file may have moved, a package may be missing. Whoever asks can do without the task, so
-    every error means None.
+    The record may be a stranger's: a task of its own is code, and so is ARC's prelude. That code is
+    run only if the user names it, as task_file. A package may be missing, an option may be none.
+    Whoever asks can do without the task, so every error means None.
     """
     try:
-        return tasks.load_task_class(record["config"]["task"])(**record["options"])
+        name, options = record["config"]["task"], dict(record["options"])
+        options.pop("arc_prelude", None)
+        if name not in tasks.TASKS and not task_file:
+            return None
+        return tasks.load_task_class(name if name in tasks.TASKS else task_file)(**options)
     except Exception:
         return None

@@ -52,6 +52,8 @@ class ProgressBar(tqdm):
         columns = values["ncols"] or 80
         wide = columns >= 80
         values["bar_format"] = WIDE if wide else NARROW
+        if self.plain:
+            values["bar_format"] = WIDE.removesuffix(" {bar:16}")
         room = max(8, columns - (WIDE_COUNTS if wide else NARROW_COUNTS))
         if self.best:
             best = f"best {self.best.score:.3f} {self.best.candidate[:room]!r}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from runlog.ledger import read_jsonl
 
 FEW = 4         # completions of a step that are kept
+UNUSABLE = 5    # steps in a row without a valid answer, after which there is a warning
 QUOTED = 100    # characters of one that a warning shows
 
 
@@ -21,6 +22,11 @@ def log_completions(run, policy, task, rows: list, prompt_ids: list[int], step: 
     some = some_of_each_origin(completions)
     lines = [as_line(of_one, policy, prompt_ids, step) for of_one in some]
     run.log_completions(step, lines)
+    run.unusable = 0 if any(row.valid for row in rows) else run.unusable + 1
+    if run.unusable == UNUSABLE and step > UNUSABLE:
+        example = f", such as {quote(lines[0]['completion'])}" if lines else ""
+        run.say(f"warning: in the last {UNUSABLE} steps no answer was valid{example}. If there "
+                "were valid ones before, the policy is ruined: begin again with a lower --lr")
     if step == 1 and lines:
         trouble = what_is_wrong(completions, lines)
         if trouble:

@@ -4,6 +4,7 @@
     evals.jsonl         every evaluation as it happens, append-only
     steps.jsonl         one line a step, append-only
     completions.jsonl   a few completions of each step as the model wrote them, append-only
+    lock                who writes here at the moment
     checkpoint/         LoRA weights, optimizer and state of the search; replaced atomically
     adapter/            the final LoRA in PEFT format
     summary.json        what was found; it exists once the run is finished
@@ -12,11 +13,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import importlib.metadata
+import io
 import itertools
 import json
+import math
 import os
 import re
+import socket
 import time
 from collections import Counter
 from dataclasses import asdict, is_dataclass
@@ -24,11 +30,12 @@ from pathlib import Path
 
 from runlog import flags
 from runlog.bar import ProgressBar
-from runlog.errors import UserError, endings
-from runlog.ledger import Evaluation, read_evaluations, read_jsonl
+from runlog.errors import RunStopped, UserError, endings, one_line
+from runlog.ledger import Evaluation, read_evaluations, read_jsonl, whole_lines
 from runlog.metrics import describe, length
 from runlog.slow import torch
 
+LARGEST = 1e3           # of LoRA weights: trained ones stay below 10
 LEDGERS = ("evals.jsonl", "steps.jsonl", "completions.jsonl")
 
 
@@ -48,7 +55,11 @@ class Run:
         if exists and not resume:
             raise UserError(f"{folder} holds a run already: continue it with --resume {folder}, or "
                             "choose another --out")
+        if not exists and (folder / "evals.jsonl").exists():
+            raise UserError(f"{folder} holds evaluations, but no config.json that says of what: "
+                            "put it back, or choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
+        self.lock = locked(folder)
         if exists:
             check_same_settings(folder, record)
         else:
@@ -57,7 +68,17 @@ class Run:
             write_atomically(folder / "config.json",
                              json.dumps({**record, "versions": versions}, indent=1))
         self.finished = (folder / "summary.json").exists()
-        self.evaluations = read_evaluations(folder, repair=True)
+        self.next_checkpoint = 0.0
+        self.tracker = self.bar = None
+        self.unusable = 0           # steps in a row without a valid answer
+        self.paid: dict[str, Evaluation] = {}
+        self.open_ledgers()
+        if self.damaged:
+            self.mend()
+
+    def open_ledgers(self) -> None:
+        """Reads what the ledgers hold, cuts off what is torn, and goes on at their ends."""
+        folder = self.folder
         steps = read_jsonl(folder / "steps.jsonl", repair=True)
         self.steps_logged = len(steps)
         self.last_step = steps[-1] if steps else {"step": 0, "proposals": 0}
@@ -65,13 +86,43 @@ class Run:
         self.completions_logged = Counter(line["step"] for line in completions)
         self.last_prompt = {line["origin"]: line["prompt"] for line in completions
                             if line["prompt"] is not None}
-        self.evals_file, self.steps_file, self.completions_file = (
-            open(folder / name, "a") for name in LEDGERS)
-        self.next_checkpoint = 0.0
-        self.tracker = self.bar = None
-        self.paid: dict[str, Evaluation] = {}
+        lines = whole_lines(folder / "evals.jsonl")
+        if lines:                   # a torn last line is cut off
+            os.truncate(folder / "evals.jsonl", sum(map(len, lines)))
+        self.evaluations = read_evaluations(folder)
+        unique = ({e.candidate for e in self.evaluations}, {e.index for e in self.evaluations})
+        self.damaged = ([len(lines)] * 2 != [len(values) for values in unique]
+                        or [line.get("step") for line in steps] != list(range(1, len(steps) + 1)))
+        self.bytes_logged = sum(map(len, lines))
+        self.digest = hashlib.sha256(b"".join(lines))       # of evals.jsonl, as it grows
         self.indices = {e.index for e in self.evaluations}
         self.first_free = 0
+        self.evals_file, self.steps_file, self.completions_file = (
+            open(folder / name, "a") for name in LEDGERS)
+
+    def mend(self) -> None:
+        """Begins the run again with what evals.jsonl still holds, once each: this is paid for. The
+        checkpoint goes; from the same draws the same weights come."""
+        (self.bar.say if self.bar else print)(
+            f"{self.folder}: its files are damaged (lines are missing, doubled or changed). The "
+            "steps are taken again; what evals.jsonl still holds is not scored again")
+        self.close_ledgers()
+        by_candidate = {e.candidate: e for e in self.evaluations[::-1]}
+        kept = {e.index: e for e in by_candidate.values()}.values()
+        write_atomically(self.folder / "evals.jsonl",
+                         "".join(json.dumps(asdict(e)) + "\n" for e in kept))
+        for name in ("steps.jsonl", "completions.jsonl", "checkpoint/state.pt"):
+            (self.folder / name).unlink(missing_ok=True)
+        self.open_ledgers()
+
+    def close_ledgers(self) -> None:
+        for file in (self.evals_file, self.steps_file, self.completions_file):
+            file.close()
+
+    def close(self) -> None:
+        """Closes the ledgers, and lets go of the folder."""
+        self.close_ledgers()
+        self.lock.close()
 
     def resume_from(self, step: int) -> list[Evaluation]:
         """The evaluations up to the step of the checkpoint. Those beyond it are paid for: their
@@ -115,7 +166,7 @@ class Run:
     def discard_if_empty(self) -> None:
         """Frees the folder of a run that never began, for the next try with other settings."""
         if (self.folder / "evals.jsonl").stat().st_size == 0:
-            for name in ("config.json", *LEDGERS):
+            for name in ("config.json", *LEDGERS, "lock"):
                 (self.folder / name).unlink()
             with contextlib.suppress(OSError):      # files of the user's own stay
                 self.folder.rmdir()
@@ -131,8 +182,11 @@ class Run:
             self.bar.say(line)
 
     def log_evaluation(self, evaluation: Evaluation) -> None:
-        self.evals_file.write(json.dumps(asdict(evaluation)) + "\n")
+        line = json.dumps(asdict(evaluation)) + "\n"
+        self.evals_file.write(line)
         self.evals_file.flush()
+        self.digest.update(line.encode())
+        self.bytes_logged += len(line)          # JSON is written in ASCII
         if self.bar is not None:
             self.bar.scored(evaluation)
 
@@ -142,6 +196,7 @@ class Run:
             self.bar.stepped(line)
         if line["step"] <= self.steps_logged:
             return
+        os.fsync(self.evals_file.fileno())      # what was paid for survives a power cut
         self.steps_file.write(json.dumps(line) + "\n")
         self.steps_file.flush()
         self.steps_logged = line["step"]
@@ -165,33 +220,59 @@ class Run:
 
     def save_checkpoint(self, state: dict, optimizer, weights: dict, force: bool = False) -> None:
         """At most every two seconds, and for at most a twentieth of the time: the steps in between
-        can be taken again. state: plain numbers. weights: {name: tensor}."""
+        can be taken again. state: plain numbers. weights: {name: tensor}. Raises OSError where the
+        disk is full, and RunStopped where a weight is not finite, or far beyond those of any
+        policy: a learning rate that is much too high ruins it at once. Either way the last
+        checkpoint is still there."""
+        largest = torch.nn.utils.get_total_norm(list(weights.values()), math.inf).item()
+        if not largest < LARGEST:
+            raise RunStopped(f"a LoRA weight has become {largest:g}; what was found is kept. Try a "
+                             "lower --lr")
         started = time.monotonic()
         if not force and started <= self.next_checkpoint:
             return
         (self.folder / "checkpoint").mkdir(exist_ok=True)
         new = self.folder / "checkpoint" / "state.new"
-        # An open file, not a path: torch reports a full disk as an OSError only for the former.
+        packed = io.BytesIO()       # torch reports a full disk in other ways than an OSError
+        torch.save({"state": state, "optimizer": optimizer.state_dict(), "lora": weights,
+                    "ledger": [self.bytes_logged, self.digest.hexdigest()]}, packed)
         with open(new, "wb") as file:
-            torch.save({"state": state, "optimizer": optimizer.state_dict(), "lora": weights}, file)
+            file.write(packed.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(new, new.with_name("state.pt"))
         self.next_checkpoint = time.monotonic() + max(2.0, 20 * (time.monotonic() - started))
 
     def load_checkpoint(self, optimizer, weights: dict) -> dict:
-        """Puts optimizer and weights back and returns the state; {} if there is no checkpoint."""
+        """Puts optimizer and weights back and returns the state. {} if there is no checkpoint, or
+        if the ledgers are not those that it was written with: then it begins again, see mend."""
         path = self.folder / "checkpoint" / "state.pt"
-        if not path.exists():
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            intact = self.fits_ledgers(saved)
+        except FileNotFoundError:
             return {}
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:           # a file that is no checkpoint of this run
+            intact = False
+        if not intact:
+            self.mend()
+            return {}
         optimizer.load_state_dict(saved["optimizer"])
         for name, p in weights.items():
             p.data.copy_(saved["lora"][name])
         return saved["state"]
 
+    def fits_ledgers(self, saved: dict) -> bool:
+        """Whether evals.jsonl begins with what it held when the checkpoint was written, and
+        steps.jsonl has a line for each step up to then."""
+        size, digest = saved["ledger"]
+        with open(self.folder / "evals.jsonl", "rb") as file:
+            before = hashlib.sha256(file.read(size)).hexdigest()
+        return before == digest and self.steps_logged >= saved["state"]["step"]
+
     def finish(self, summary: dict) -> None:
         """Writes summary.json: from now on the run is finished."""
-        for file in (self.evals_file, self.steps_file, self.completions_file):
-            file.close()
+        self.close()
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         if self.tracker:
             self.tracker.finish()
@@ -225,6 +306,27 @@ def opened(config, options, method, modifiers: dict, task, argv: list[str] | Non
         except UserError:
             run.discard_if_empty()
             raise
+        finally:
+            run.close()
+
+
+def locked(folder: Path):
+    """The open lock file of a run's folder. The system gives the lock back when the file is closed,
+    or when the process ends in whatever way. Raises UserError if another process has it."""
+    file = open(folder / "lock", "a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise UserError(f"{folder} is in use by {file.read(200).strip() or 'another process'}: "
+                        "wait for its end, or choose another --out") from error
+    except OSError:                 # a file system without locks
+        return file
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since "
+               f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+    file.flush()
+    return file
 
 
 def task_options(task) -> dict:
@@ -233,7 +335,11 @@ def task_options(task) -> dict:
 
 def check_same_settings(folder: Path, record: dict) -> None:
     """Raises UserError if the folder's config.json holds other settings than `record`."""
-    old = json.loads((folder / "config.json").read_text())
+    try:
+        old = dict(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}/config.json cannot be read ({one_line(error)}): put it back, or "
+                        "choose another folder") from error
     differing = set()
     for part in ("config", "run", "modifiers", "options"):
         before, now = old.get(part, {}), record.get(part, {})

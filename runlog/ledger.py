@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,23 +33,50 @@ def best_first(evaluations: Iterable[Evaluation], k: int | None = None) -> list[
     return sorted(valid, key=lambda e: (-e.score, e.index))[:k]
 
 
-def read_evaluations(folder: Path, repair: bool = False) -> list[Evaluation]:
-    """The evaluations of a run, in the order of the file."""
-    return [Evaluation(**line) for line in read_jsonl(Path(folder) / "evals.jsonl", repair)]
+def read_evaluations(folder: Path) -> list[Evaluation]:
+    """The evaluations of a run, in the order of the file. A line that holds none is left out."""
+    lines = whole_lines(Path(folder) / "evals.jsonl")
+    return [e for e in map(evaluation_in, lines) if e is not None]
+
+
+def evaluation_in(line: bytes) -> Evaluation | None:
+    """The evaluation in a line of evals.jsonl, which may be damaged, or a stranger's."""
+    try:
+        e = Evaluation(**json.loads(line))
+        return e if well_formed(e) else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def well_formed(e: Evaluation) -> bool:
+    kinds = {"index": int, "step": int, "proposal": int, "origin": str, "parents": list,
+             "candidate": str, "score": int | float, "valid": bool, "info": dict}
+    return (all(isinstance(getattr(e, name), kind) for name, kind in kinds.items())
+            and math.isfinite(e.score) and all(isinstance(parent, str) for parent in e.parents)
+            and (e.tokens is None or all(isinstance(token, int) for token in e.tokens)))
 
 
 def read_jsonl(path: str | Path, repair: bool = False) -> list[dict]:
-    """The whole lines of a file; none if there is no file.
+    """The lines of a file up to the first that holds no JSON object; none if there is no file.
 
     A process that is killed while it writes leaves a torn last line. It is left out; `repair` cuts
-    it off in the file as well. Without `repair` nothing is written: the run may be going on.
+    off what is left out in the file as well. Without `repair` nothing is written: the run may be
+    going on.
     """
-    path = Path(path)
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[:data.rfind(b"\n") + 1]
-    if repair and len(whole) < len(data):
+    read, size = [], 0
+    for line in whole_lines(path):
+        try:
+            read.append(dict(json.loads(line)))
+        except (ValueError, TypeError, RecursionError):
+            break
+        size += len(line)
+    if repair and Path(path).exists() and size < Path(path).stat().st_size:
         with open(path, "r+b") as file:
-            file.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+            file.truncate(size)
+    return read
+
+
+def whole_lines(path: str | Path) -> list[bytes]:
+    """The lines of a file, with their ends, but for a torn last one; none if there is no file."""
+    data = Path(path).read_bytes() if Path(path).exists() else b""
+    return data[:data.rfind(b"\n") + 1].splitlines(keepends=True)

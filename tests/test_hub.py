@@ -5,6 +5,7 @@ from tests.support import (
     IN_A_FRESH_PROCESS,
     command_line,
     fresh_process,
+    read_json,
     run_search,
     same_weights,
 )
@@ -16,9 +17,12 @@ import re
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from huggingface_hub import ModelCard
 
 import migrate
+import reports.__main__
 from domains.words import word_vectors
 from hub import card, commands
 from runlog.errors import UserError, exit_code
@@ -173,7 +177,7 @@ def check_loaded(found):
         assert found[name][0] == 0 and len(found[name][1].splitlines()) > 3, found[name]
     for repo, words in {"alice/taken": "holds no LoRA adapter",
                         "alice/nothing": "neither a folder with an adapter nor a Hub repository",
-                        "alice/own-task": "a task of its own (evil.py): name the file, --task",
+                        "alice/own-task": "a task of its own (evil.py), which is code: name the ",
                         "alice/odd-options": "holds no search that can be read"}.items():
         code, text = found[repo]
         assert code == 2 and words in text and text.count("\n") == 1, (repo, text)
@@ -269,6 +273,59 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path, capsys):
         code, _, err = command_line(capsys, *arguments, *extra, "--out", out)
         assert code == 2 and words in err and err.count("\n") == 1, (extra, err)
         assert not out.exists()
+
+
+@pytest.mark.parametrize("config, weight", [
+    ({}, float("nan")), ({}, float("inf")), ({}, 1e30), ({}, "int"), ({"r": "x"}, 0.0),
+    ({"target_modules": 3}, 0.0), ({"target_modules": [3, "a"]}, 0.0), ({"lora_alpha": None}, 0.0),
+    ({"base_model_name_or_path": ["tiny/wordsearch"]}, 0.0), ({"r": 10**9}, 0.0), (None, 0.0)])
+def test_a_hostile_adapter_is_one_line(config, weight, tmp_path, capsys):
+    """Wrong types, numbers that are none, ranks that no memory holds."""
+    given = ["--target", "mob", "--preset", "tiny", "--steps", "1"]
+    assert command_line(capsys, *given, "--method", "migrate", "--n-greedy", "1", "--out",
+                        tmp_path / "r")[0] == 0
+    adapter = tmp_path / "r" / "adapter"
+    own = read_json(adapter / "adapter_config.json")
+    changed = None if config is None else own | config
+    (adapter / "adapter_config.json").write_text(json.dumps(changed))
+    weights = safetensors.torch.load_file(adapter / "adapter_model.safetensors")
+    name = next(iter(weights))
+    if weight == "int":
+        weights[name] = weights[name].int()
+    elif weight:
+        weights[name] = torch.full_like(weights[name], weight)
+    safetensors.torch.save_file(weights, adapter / "adapter_model.safetensors")
+    code, _, err = command_line(capsys, *given, "--init-adapter", tmp_path / "r", "--out",
+                                tmp_path / "next")
+    harmless = config is not None and weight == 0.0 and config.get("r") == 10**9
+    assert code == (0 if harmless else 2) and "Traceback" not in err, err
+    if code:
+        assert err.count("\n") == 1 and err.startswith("error: ")
+
+
+def test_the_code_that_a_record_names_is_not_run(tmp_path, capsys):
+    """By sample and by reports. Catches: a stranger's run that is code for whoever looks at it."""
+    folder = tmp_path / "r"
+    assert command_line(capsys, "--target", "mob", "--preset", "tiny", "--method", "migrate",
+                        "--n-greedy", "1", "--steps", "1", "--out", folder)[0] == 0
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    record = read_json(folder / "config.json")
+    for task, options in ((str(tmp_path / "evil.py"), {}),
+                          ("arc", {"arc_prelude": str(tmp_path / "evil.py")})):
+        record["config"]["task"], record["options"] = task, options
+        (folder / "config.json").write_text(json.dumps(record))
+        command_line(capsys, "sample", folder)
+        assert exit_code(reports.__main__.main, [str(folder), "--html"]) == 0
+        assert exit_code(reports.__main__.main, [str(folder)]) == 0
+        assert not (tmp_path / "ran").exists()
+    record["config"]["task"], record["options"] = str(tmp_path / "evil.py"), {}
+    (folder / "config.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert exit_code(reports.__main__.main, [str(folder), "--html"]) == 0
+    assert "without pictures: they need the code of" in capsys.readouterr().err
+    code, _, err = command_line(capsys, "sample", folder, "--task", tmp_path / "evil.py")
+    assert code == 2 and (tmp_path / "ran").exists()        # the user named it; it holds no task
+    assert command_line(capsys, "sample", folder, "-n", "0")[0] == 2
 
 
 def test_sampling_shows_what_a_search_learned(tmp_path, capsys):

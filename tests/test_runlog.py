@@ -9,6 +9,8 @@ import os
 import pty
 import random
 import re
+import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -63,7 +65,7 @@ def test_an_index_is_never_given_twice_even_past_a_gap(tmp_path):
     run = Run(tmp_path / "r", {}, False)
     for index in (0, 1, 2, 4):
         run.log_evaluation(evaluation(index))
-    run.evals_file.close()
+    run.close()
     again = Run(tmp_path / "r", {}, True)
     assert [again.next_index() for _ in range(3)] == [3, 5, 6]
 
@@ -73,7 +75,7 @@ def test_what_lies_beyond_the_checkpoint_is_paid_for_and_never_lost(tmp_path):
     run = Run(tmp_path / "r", {}, False)
     for index, step in enumerate((0, 1, 2, 2, 3)):
         run.log_evaluation(evaluation(index, step=step))
-    run.evals_file.close()
+    run.close()
     again = Run(tmp_path / "r", {}, True)
     assert [e.candidate for e in again.resume_from(1)] == ["c0", "c1"]
     assert sorted(again.already_paid(["c2", "unseen"], 2)) == ["c2", "c3"]
@@ -300,7 +302,11 @@ def test_a_bar_fits_a_narrow_terminal_and_what_a_scorer_prints_stands_above_it(m
             bar.say("a remark")
             bar.stepped({"step": 70, "proposals": 700})
         monkeypatch.undo()
-        shown = os.read(master, 100_000).decode()
+        terminal.flush()
+        shown = b""
+        while select.select([master], [], [], 0)[0]:
+            shown += os.read(master, 4096)
+        shown = shown.decode()
     frames = [frame.rstrip() for frame in re.split("[\r\n]", shown)]
     assert "scoring it" in frames and "a remark" in frames and "\x1b[2J" not in shown
     bars = [frame for frame in frames if "/1000" in frame]
@@ -360,6 +366,104 @@ def test_a_run_goes_on_with_its_own_settings(tmp_path, monkeypatch, capsys):
     assert whole == again
     with pytest.raises(errors.UserError, match="there is no run in"):
         migrate.run(resume=str(tmp_path / "nowhere"))
+
+
+def small_run(folder, **given) -> dict:
+    """A search of six steps; its summary without times."""
+    summary = migrate.run("wordsearch", target="mob", preset="tiny", method="migrate", steps=6,
+                          n_on_policy=3, n_neighbors=3, warm_start_words=4,
+                          **{"out": str(folder), **given})
+    del summary["seconds"]
+    return summary
+
+
+def test_two_processes_never_write_into_one_folder(tmp_path, capsys):
+    """Catches: two resumes of one run, and a lock that a killed process leaves behind."""
+    folder = tmp_path / "r"
+    small_run(folder)
+    (folder / "summary.json").unlink()
+    program = ("import sys, time; from pathlib import Path; from runlog.folder import locked\n"
+               f"file = locked(Path({str(folder)!r})); print('ready', flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", program], cwd=HERE, stdout=subprocess.PIPE,
+                          text=True) as other:
+        assert other.stdout.readline() == "ready\n"
+        assert errors.exit_code(migrate.main, ["--resume", str(folder)]) == 2
+        assert f"is in use by process {other.pid} on " in capsys.readouterr().err
+        other.kill()
+    assert errors.exit_code(migrate.main, ["--resume", str(folder)]) == 0
+
+
+def damaged(name: str, change):
+    """Changes the lines of a file in a run's folder."""
+    def damage(folder):
+        lines = (folder / name).read_bytes().splitlines(keepends=True)
+        (folder / name).write_bytes(b"".join(change(lines)))
+    return damage
+
+
+@pytest.mark.parametrize("damage, told", [
+    (damaged("evals.jsonl", lambda lines: lines[:9] + lines[11:]), True),           # missing
+    (damaged("evals.jsonl", lambda lines: lines[:9] + lines[8:]), True),            # doubled
+    (damaged("evals.jsonl", lambda lines: [*lines[:9], b"\xff{]\n", *lines[10:]]), True),
+    (damaged("evals.jsonl", lambda lines: [*lines[:9], b'{"index": "x"}\n', *lines[10:]]), True),
+    (damaged("evals.jsonl", lambda lines: [*lines, lines[0][:20]]), False),         # torn
+    (damaged("steps.jsonl", lambda lines: lines[:2] + lines[3:]), True),
+    (damaged("steps.jsonl", lambda lines: [*lines, b'{"step": 7, "prop']), False),
+    (damaged("completions.jsonl", lambda lines: [*lines[:2], b"}{\n", *lines[3:]]), False),
+    (damaged("checkpoint/state.pt", lambda lines: lines[:1]), True),
+    (lambda folder: (folder / "checkpoint" / "state.pt").unlink(), False)])
+def test_a_damaged_run_is_told_and_ends_as_the_whole_one(damage, told, tmp_path, capsys):
+    """What evals.jsonl still holds is not scored again, and ledger, weights and summary are those
+    of a run that nothing happened to."""
+    whole, folder = tmp_path / "whole", tmp_path / "r"
+    expected = small_run(whole)
+    shutil.copytree(whole, folder)
+    (folder / "summary.json").unlink()
+    damage(folder)
+    capsys.readouterr()
+    assert errors.exit_code(migrate.main, ["--resume", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert ("files are damaged" in out + err) == told and "Traceback" not in err
+    summary = read_json(folder / "summary.json")
+    del summary["seconds"]
+    assert summary == expected
+    before, after = (sorted(read_evaluations(f), key=lambda e: e.index) for f in (whole, folder))
+    assert before == after
+    assert len(read_jsonl(folder / "steps.jsonl")) == 6
+    adapters = [(f / "adapter" / "adapter_model.safetensors").read_bytes() for f in (whole, folder)]
+    assert adapters[0] == adapters[1]
+
+
+def test_no_settings_are_no_licence_to_resume_with_others(tmp_path):
+    folder = tmp_path / "r"
+    small_run(folder)
+    (folder / "summary.json").unlink()
+    for text in ("{", "[1]", ""):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(errors.UserError, match="config.json"):
+            small_run(folder, resume=str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(errors.UserError, match="no config.json that says of what"):
+        small_run(folder)
+
+
+@pytest.mark.parametrize("lr", [1e30, 1e5])
+def test_a_ruined_policy_is_told_and_stops(lr, tmp_path, capsys):
+    argv = ["--target", "mob", "--preset", "tiny", "--steps", "3", "--lr", str(lr), "--out",
+            str(tmp_path / "r")]
+    assert errors.exit_code(migrate.main, argv) == 1
+    out, err = capsys.readouterr()
+    assert "a LoRA weight has become 1" in err and "Try a lower --lr" in err
+    assert read_evaluations(tmp_path / "r") and "Traceback" not in err
+
+
+def test_steps_without_a_valid_answer_are_told_once(tmp_path, capsys):
+    class Refuses(Letters):
+        def parse(self, completion):
+            return super().parse(completion) if len(self.archive) < 8 else []
+    migrate.run(Refuses(), steps=20, out=str(tmp_path / "r"))
+    out = capsys.readouterr().out
+    assert out.count("in the last 5 steps no answer was valid, such as") == 1
 
 
 @settings(deadline=None, max_examples=60)
