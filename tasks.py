@@ -169,6 +169,7 @@ class WordSearch(Task):
                                               lora_alpha=64, lora_targets="2.mlp.up_proj")
     presets["novelty"] = presets["tiny"] | dict(method="migrate+novelty", budget=1000, lr=1e-2)
     presets |= real_models(proposals=1000, max_new_tokens=8)
+    default_preset: ClassVar[str] = "novelty"
 
     def __post_init__(self):
         self.hidden = hidden_word(self.target, self.seed, any_word=bool(self.embedder))

@@ -57,7 +57,7 @@ from tests.support import (
 def test_defaults_preset_method_and_user_override_each_other_in_this_order():
     """Catches: a preset that wins over the user, a method's group that loses against a preset."""
     plain = migrate.resolve({}, WordSearch())
-    assert (plain.preset, plain.method, plain.lr) == ("tiny", "migrate", 5e-3)
+    assert (plain.preset, plain.method, plain.lr) == ("novelty", "migrate+novelty", 1e-2)
     assert (plain.n_on_policy, plain.n_greedy, plain.n_neighbors) == (0, 0, 10)
     grpo = migrate.resolve({"method": "grpo", "lr": 1.0}, WordSearch())
     assert (grpo.n_on_policy, grpo.n_greedy, grpo.n_neighbors, grpo.lr) == (10, 0, 0, 1.0)
@@ -72,8 +72,8 @@ def test_a_budget_of_the_preset_gives_way_to_the_count_that_the_user_gives():
     def count(**given):
         config = migrate.resolve(dict(preset="novelty", **given), WordSearch())
         return config.budget, config.steps
-    assert count() == (1000, 100) and count(budget=7) == (7, 100) and count(steps=5) == (None, 5)
-    assert count(proposals=30) == (None, 3)
+    assert count() == (1000, None) and count(budget=7) == (7, None)
+    assert count(steps=5) == (None, 5) and count(proposals=30) == (None, None)
     with pytest.raises(UserError, match="Either says how long"):
         count(proposals=30, budget=9)
 
@@ -644,7 +644,7 @@ def test_order_of_arrival_does_not_matter_and_a_resume_pays_only_for_what_is_mis
 # -------------------------------------------------------------------------------------- from Python
 
 def test_a_search_from_python_is_the_search_of_the_command_line(tmp_path, capsys):
-    arguments = dict(target="mob", seed=3, proposals=40)
+    arguments = dict(target="mob", seed=3, preset="tiny", proposals=40)
     summary = migrate.run("wordsearch", out=str(tmp_path / "python"), **arguments)
     flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
     assert support.command_line(capsys, *flags, "--out", tmp_path / "flags")[0] == 0
@@ -655,7 +655,7 @@ def test_a_search_from_python_is_the_search_of_the_command_line(tmp_path, capsys
     with pytest.raises(UserError, match="no setting stepps"):
         migrate.run("wordsearch", stepps=2)
     with pytest.raises(UserError, match="no setting patience"):     # not a setting of this method
-        migrate.run("wordsearch", patience=2)
+        migrate.run("wordsearch", method="migrate", patience=2)
 
 
 def test_the_bundled_policy_is_the_default_model_and_says_so():

@@ -1,9 +1,9 @@
 """What a part of the method is good for: modifiers that leave it out or replace it.
 
-    python migrate.py --task wordsearch --method migrate+std              # A_i / std(r)
-    python migrate.py --task wordsearch --method migrate+own-prompt       # neighbours' own prompt
-    python migrate.py --task wordsearch --method migrate+base-neighbors   # neighbours from the base
-    python migrate.py --task wordsearch --method migrate+valid-mean       # the mean of valid rows
+    python migrate.py --task arc --method migrate+std               # A_i / std(r)
+    python migrate.py --task arc --method migrate+own-prompt        # neighbours' own prompt
+    python migrate.py --task arc --method migrate+base-neighbors    # neighbours from the base model
+    python migrate.py --task arc --method migrate+valid-mean        # the mean of the valid rows
 
 Other ablations are settings: --n-on-policy, --n-greedy, --n-neighbors, --top-k, and --lr 0 for a
 search without its update.

@@ -1,6 +1,6 @@
 """The method `discover`: TTT-Discover's advantage and choice of parents (arXiv 2601.16175).
 
-    python migrate.py --task wordsearch --method discover --target skillet
+    python migrate.py --task wordsearch --preset tiny --method discover --target skillet
 
 Two fields of a Method are replaced. The group, the update, the budget and --resume stay MiGrATe's,
 so that the method can stand in the same table. Not taken over: their batches of groups, the

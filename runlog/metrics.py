@@ -138,8 +138,9 @@ def print_summary(folder: Path) -> None:
     best = repr(s["best"])
     if "\n" in (s["best"] or ""):
         program, best = s["best"], "(below)"
-    print(f"{s['target'] or s['task']}, {STOPS[s['stop']]}: best {best} with score "
-          f"{s['best_score']:.4f}, proposal {s['best_at_proposal']}")
+    how = STOPS[s["stop"]] if s["solved"] else f"not solved, {STOPS[s['stop']]}"
+    print(f"{s['target'] or s['task']}, {how}: best {best} with score {s['best_score']:.4f}, "
+          f"proposal {s['best_at_proposal']}")
     print(f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, "
           f"{s['repeats']} repeats, {s['invalid']} invalid), {s['steps']} steps, "
           f"{s['seconds']:.0f} s")
@@ -150,4 +151,13 @@ def print_summary(folder: Path) -> None:
         print(", ".join(more))
     if program:
         print(f"\n{program}\n")
-    print(f"run: {folder}")
+    if not s["solved"]:
+        print(f"try another --seed, or a longer search: {longer(folder)}")
+    print(f"run: {folder}\npage: {folder / 'report.html'}")
+
+
+def longer(folder: Path) -> str:
+    """The flag that doubles the length of a run."""
+    config = json.loads((folder / "config.json").read_text())["config"]
+    name = next(name for name in ("budget", "steps", "proposals") if config.get(name))
+    return f"--{name} {2 * config[name]}"

@@ -36,7 +36,7 @@ from tests.support import HERE, command_line, read_json
     (["--method", "nowhere.py:mine"], "there is no file nowhere.py"),
     (["--preset", "magic"], "unknown preset 'magic'"),
     (["--no-such-flag", "1"], "Unrecognized options: --no-such-flag"),
-    (["--max-draws", "3"], "Unrecognized options: --max-draws"),      # without +novelty
+    (["--method", "migrate", "--max-draws", "3"], "Unrecognized options: --max-draws"),
     (["--method", "migrate+novelty", "--max-draws", "0"], "--max-draws must be at least 1"),
     (["--step", "1"], "Unrecognized options: --step, 1 Perhaps you meant: --steps"),
     (["--steps", "x"], "--steps"),
@@ -241,7 +241,7 @@ def test_the_bundled_policy_is_known_through_a_link(tmp_path):
     program = "import migrate, tasks; print(migrate.resolve({}, tasks.WordSearch()).preset)"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True,
                           text=True, env={**os.environ, "PYTHONPATH": str(tmp_path / "link")})
-    assert done.stdout == "tiny\n"
+    assert done.stdout == "novelty\n"
 
 
 def test_every_setting_is_read_and_documented():
