@@ -153,7 +153,7 @@ def print_summary(folder: Path) -> None:
         print(f"\n{program}\n")
     if not s["solved"]:
         print(f"try another --seed, or a longer search: {longer(folder)}")
-    print(f"run: {folder}\npage: {folder / 'report.html'}")
+    print(f"run: {folder} (its page: report.html)")
 
 
 def longer(folder: Path) -> str:
