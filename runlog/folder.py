@@ -298,7 +298,7 @@ def opened(config, options, method, modifiers: dict, task, argv: list[str] | Non
             print(f"{folder} is finished already")
         else:
             print(describe(config, method, modifiers, task))
-            print(f"run: {folder}\nloading {config.model} ..", flush=True)
+            print(f"run: {folder}, loading {config.model} ..", flush=True)
         try:
             if options.track and not run.finished:
                 run.track(f"migrate-{task.name}", record["config"])
