@@ -46,7 +46,7 @@ from runlog.folder import Run, opened
 from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, best_first
 from runlog.metrics import print_summary, search_summary, step_metrics
 from runlog.slow import engine, torch  # imported at their first use: --help does not wait for them
-from tasks import Score, Task, checked_scores, load_task_class
+from tasks import FunctionTask, Score, Task, checked_scores, load_task_class
 
 VERSION = "0.2.0"
 GIVE_UP_AFTER = 50      # steps in a row without a new candidate
@@ -588,10 +588,10 @@ def train(config: Config, method: Method, policy: Policy, optimizer, group: list
 def run(task: str | Task = "", *, argv: list[str] | None = None, **given) -> dict:
     """A search from Python: run("wordsearch", target="cement", seed=1). Returns its summary.
 
-    task: a name as for --task, or an instance of a Task. given: what the command line has as flags,
-    with underscores. argv: the command line, where there was one. Raises UserError."""
-    if argv is None:
-        given = settings.from_files(task, given, Config(), METHODS, load_task_class)
+    task: a name as for --task, an instance of a Task, or none but score=f, prompt="..". given: the
+    flags, with underscores. argv: the command line, where there was one. Raises UserError."""
+    task = FunctionTask(given) if "score" in given else task
+    given = settings.from_files(argv, task, given, Config(), METHODS, load_task_class)
     task, given = settings.make_task(task or given.get("task", Config.task), given, load_task_class)
     config, method, modifiers, options = settings.of_search(task, given, Config(), METHODS)
     if "lora_targets" not in given and config.lora_targets == Config.lora_targets:

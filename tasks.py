@@ -31,28 +31,20 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from domains import arc_prompts, docking, grids, molecule_prompts, pictures, prompts, word_prompts
 from domains.answers import answer_word, program_in, smiles_in, words_in
+from domains.contract import Score, check_methods
+from domains.contract import checked_scores as checked_scores  # migrate.py's
 from domains.presets import real_models
 from domains.sandbox import Result, open_sandbox
 from domains.words import closeness_rank, hidden_word, vector_of, vectors_for, word_vectors
 from domains.workers import workers
-from runlog.errors import ScorerFailed, UserError, one_line
+from runlog.errors import UserError
 from runlog.plugins import import_file
-
-
-@dataclass(frozen=True)
-class Score:
-    """value: f(candidate) in [0, 1]. valid: False if the candidate could not be scored; its value
-    is then 0, but a valid candidate may score 0 too. info: more for evals.jsonl, as JSON."""
-    value: float
-    valid: bool = True
-    info: dict = field(default_factory=dict)
-
 
 INVALID = Score(0.0, valid=False)
 
@@ -72,11 +64,14 @@ class Task:
     style: ClassVar[str] = "bundled"            # until the search says which model it has
     archive: ClassVar[dict] = {}
 
+    def __init_subclass__(cls):
+        check_methods(cls)          # what they return; errors name the line in the task's file
+
     def prompt(self) -> prompts.Prompt:
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} has no prompt(): define it")
 
     def variation_prompt(self, parents: list[str]) -> prompts.Prompt:
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} has no variation_prompt(): define it")
 
     def parse(self, completion: str) -> list[str]:
         text = completion.strip()
@@ -86,7 +81,7 @@ class Task:
         return candidate
 
     def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} has no score(): define it")
 
     def warm_start(self, seed: int) -> list[str]:
         return []
@@ -112,35 +107,6 @@ class Task:
     def scored(self, parents: list[str]) -> prompts.Parents:
         """Parents with their scores from the archive."""
         return [(c, self.archive[c].score if c in self.archive else 0.0) for c in parents]
-
-
-def checked_scores(task: Task, candidates: list[str]) -> Iterator[tuple[str, Score]]:
-    """task.score(candidates), checked: one score in [0, 1] for each candidate. A scorer may yield a
-    number instead of a Score. Raises ScorerFailed, or the task's own UserError."""
-    missing = set(candidates)
-    try:
-        for candidate, result in task.score(candidates) if candidates else ():
-            if candidate not in missing:
-                raise ValueError(f"it scored {candidate!r}, which it was not asked for")
-            missing.discard(candidate)
-            yield candidate, checked_score(candidate, result)
-        if missing:
-            raise ValueError(f"it gave no score to {sorted(missing)[0]!r}")
-    except UserError:
-        raise
-    except Exception as error:
-        raise ScorerFailed(f"the scorer of {task.name} failed: {type(error).__name__}: "
-                           f"{one_line(error)}") from error
-
-
-def checked_score(candidate: str, result: Score | float) -> Score:
-    """What a scorer gave, as a Score of plain Python values. Raises TypeError or ValueError."""
-    score = result if isinstance(result, Score) else Score(float(result))
-    if not 0 <= score.value <= 1 or (score.value and not score.valid):  # NaN is not in [0, 1]
-        raise ValueError(f"it gave {candidate!r} the score {score.value}; scores lie in [0, 1], "
-                         "invalid: 0")
-    json.dumps(score.info)                                              # evals.jsonl keeps it
-    return Score(float(score.value), bool(score.valid), score.info)
 
 
 # ------------------------------------------------------------------------------------ word search
@@ -372,6 +338,40 @@ class Arc(Task):
         """The inputs, the program's outputs (it runs once more, in the sandbox) and the truth."""
         [(_, result)] = self._run([candidate])
         return pictures.program(self.train, self.test, result.outputs)
+
+
+# ------------------------------------------------------------------- a function instead of a class
+
+class FunctionTask(Task):
+    """What migrate.run(score=.., prompt=..) searches; it takes these out of its arguments, `given`.
+
+    score: a candidate -> a number in [0, 1], or None: invalid. prompt: a string. parse: a completion
+    -> candidates (default: all of it). variation_prompt: parents, best last -> a string."""
+
+    def __init__(self, given: dict):
+        super().__init__()
+        self.own = {name: given.pop(name) for name in (
+            "score", "prompt", "parse", "variation_prompt") if name in given}
+        if not isinstance(self.own.get("prompt"), str):
+            raise UserError("score= needs prompt=, a string that asks for one candidate")
+        self.name = getattr(self.own["score"], "__name__", "function")
+
+    def prompt(self) -> str:
+        return self.own["prompt"]
+
+    def variation_prompt(self, parents: list[str]) -> str:
+        if "variation_prompt" in self.own:
+            return self.own["variation_prompt"](parents)
+        return (f"{self.prompt()}\n\nA good answer so far:\n{parents[-1]}\n\nGive a variation of "
+                "it that may be better. Answer in the same form.")
+
+    def parse(self, completion: str) -> list[str]:
+        return self.own.get("parse", super().parse)(completion)
+
+    def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
+        for candidate in candidates:
+            value = self.own["score"](candidate)
+            yield candidate, INVALID if value is None else Score(value)
 
 
 # -------------------------------------------------------------------------------- tasks by name

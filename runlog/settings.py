@@ -165,12 +165,13 @@ def from_flags(argv: list[str], defaults, methods: dict, load_class, version: st
                        description=about.split("\n")[0] + "\n\n" + ALSO)
 
 
-def from_files(task, given: dict, *known) -> dict:
+def from_files(argv: list[str] | None, task, given: dict, *known) -> dict:
     """`given`, from Python, and what it does not say of the files that it names. Raises UserError.
 
-    task: as migrate.run takes it. known: what from_flags takes.
+    argv, task: as migrate.run takes them. known: what from_flags takes.
     """
-    if not isinstance(task, str) or not (given.get("resume") or given.get("config")):
+    files = given.get("resume") or given.get("config")
+    if argv is not None or not isinstance(task, str) or not files:
         return given
     named = given | {"task": task}
     words = [f"--{name.replace('_', '-')}={named[name]}"

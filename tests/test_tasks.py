@@ -15,8 +15,10 @@ from domains import docking, objectives
 from domains.grids import in_words
 from domains.words import PUBLISHED_WORDS
 from runlog import folder
+from runlog.errors import TaskFailed
 from runlog.ledger import read_evaluations
-from tasks import Arc, Molecule, Score, ScorerFailed, Task, UserError, WordSearch, checked_scores
+from tasks import Arc, Molecule, Score, Task, UserError, WordSearch, checked_scores
+from tests.support import command_line
 
 # ----------------------------------------------------------------------------------- the contract
 
@@ -35,7 +37,7 @@ def test_a_faulty_scorer_is_never_a_low_score(results, reason):
     class Faulty(Task):
         def score(self, candidates):
             return iter(results)
-    with pytest.raises(ScorerFailed, match=re.escape(reason)):
+    with pytest.raises(TaskFailed, match=re.escape(reason)):
         list(checked_scores(Faulty(), ["a", "b"]))
 
 
@@ -50,6 +52,64 @@ def test_a_scorer_may_give_numbers_of_any_kind_and_in_any_order():
     assert scores == [("b", Score(0.25)), ("a", Score(1.0))]
     assert json.dumps([(score.value, score.valid) for _, score in scores])
     assert list(checked_scores(Numbers(), [])) == []
+
+
+OWN = """from tasks import Task
+class Mine(Task):
+    bundled = "wordsearch"
+    def prompt(self): return "Guess the hidden word. Answer with one English word."
+    def variation_prompt(self, parents): return self.prompt()
+    def parse(self, completion): return completion.split()[:1]
+    def score(self, candidates):
+        for c in candidates:
+            yield c, 0.5
+"""
+
+
+@pytest.mark.parametrize("line, changed, says", [
+    (6, "def parse(self, completion): return completion", "parse() should return a list of cand"),
+    (6, "def parse(self, completion): return [1]", "candidates, which are strings"),
+    (6, "def parse(self, completion): return None", "not None"),
+    (6, "def parse(self, completion): return 1 / 0", "failed: ZeroDivisionError: division by zero"),
+    (4, "def prompt(self): return None", "prompt() should return a string, or a list of chat"),
+    (4, "def prompt(self): return [{'role': 'user'}]", "a prompt is a string, or a list of"),
+    (5, "def variation_prompt(self, parents): return 7", "variation_prompt() should return"),
+    (7, "def score(self, candidates): return [0.5 for _ in candidates]",
+     "pairs (candidate, score), one for each candidate, not 0.5"),
+    (7, "def score(self, candidates): return None", "score() should return pairs"),
+    (7, "def score(self, candidates): import sys; sys.exit(3)", "failed: SystemExit: 3"),
+    (7, "def nothing(self, candidates):", "Mine has no score(): define it")])
+def test_what_is_wrong_with_a_task_is_one_line_that_names_the_place(
+        line, changed, says, tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    lines = OWN.splitlines()
+    if line == 7 and "return" in changed or "exit" in changed:
+        del lines[7:]
+    lines[line - 1] = f"    {changed}"
+    file.write_text("\n".join(lines) + "\n")
+    code, _, err = command_line(capsys, "--task", file, "--steps", "2", "--out", tmp_path / "r")
+    last = err.splitlines()[-1]
+    assert code in (1, 2) and last.startswith("error: ") and says in last, err
+    assert "Traceback" not in err
+    if "a prompt is" not in says and "has no score" not in says:
+        assert f"{file}:{line}" in last
+    if code == 1:
+        assert str(tmp_path / "r" / "error.log") in last
+
+
+def test_a_function_and_a_prompt_are_a_search(tmp_path):
+    """The shortest way from Python. None is an invalid candidate."""
+    def vowels(word: str) -> float | None:
+        return None if "z" in word else sum(c in "aeiou" for c in word) / max(1, len(word))
+    found = migrate.run(score=vowels, prompt="Guess the hidden word. Answer with one English word.",
+                        parse=str.split, model="tiny/wordsearch", steps=3, max_new_tokens=4,
+                        out=str(tmp_path / "r"))
+    evaluations = read_evaluations(tmp_path / "r")
+    assert found["task"] == "vowels" and found["best_score"] == max(e.score for e in evaluations)
+    assert all(e.valid == ("z" not in e.candidate) for e in evaluations)
+    assert {e.origin for e in evaluations} == {"on-policy", "neighbor"}
+    with pytest.raises(UserError, match="score= needs prompt="):
+        migrate.run(score=vowels, model="tiny/wordsearch")
 
 
 def test_a_task_is_found_by_name_or_in_a_file(tmp_path):
@@ -188,7 +248,7 @@ def test_a_broken_docking_installation_stops_the_run(tmp_path, monkeypatch):
     script.write_text(f"import sys; print('no obabel'); sys.exit({docking.BROKEN})")
     monkeypatch.setattr(docking, "__file__", str(script))
     monkeypatch.setattr(docking, "missing", lambda: None)
-    with pytest.raises(ScorerFailed, match="no obabel"):
+    with pytest.raises(TaskFailed, match="no obabel"):
         list(checked_scores(Molecule(target="DRD2"), ["CCO"]))
 
 
