@@ -345,7 +345,7 @@ class Arc(Task):
 class FunctionTask(Task):
     """What migrate.run(score=.., prompt=..) searches; it takes these out of its arguments, `given`.
 
-    score: a candidate -> a number in [0, 1], or None: invalid. prompt: a string. parse: a completion
+    score: a candidate -> a number in [0, 1]; None: invalid. prompt: a string. parse: a completion
     -> candidates (default: all of it). variation_prompt: parents, best last -> a string."""
 
     def __init__(self, given: dict):
