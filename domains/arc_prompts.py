@@ -37,8 +37,9 @@ class Request(NamedTuple):
 def smallest_failure(pairs: list[Pair], result: Result) -> Failure | None:
     """What a program did on the smallest training pair that it gets wrong; None if it gets all
     right. result: of the program on the inputs of the pairs, and perhaps on more."""
-    failures = [Failure(pair, output, result.error) for pair, output in zip(pairs, result.outputs)
-                if output != pair[1]]
+    errors = result.errors or [result.error] * len(pairs)       # a refused program has one reason
+    failures = [Failure(pair, output, error)
+                for pair, output, error in zip(pairs, result.outputs, errors) if output != pair[1]]
     return min(failures, key=lambda failure: number_of_cells(failure.pair), default=None)
 
 

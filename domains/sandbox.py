@@ -20,8 +20,10 @@ Covered, on Linux with seccomp (x86_64 and arm64), without any privilege:
     set after the fork. It allows only what computing needs. Everything else fails with EPERM: there
     is no open, no socket, no fork, no kill and no exec.
   - processes that survive: a program cannot start any, and its child is killed and waited for
-  - one program that spoils the next (a changed numpy, seeds): each child has its own copy of the
-    server's memory
+  - one program that spoils the next (a changed numpy, seeds), or reads what it answered: each child
+    has its own copy of the server's memory, in which nothing of earlier programs is reachable
+  - chance: seeds, hashes and unseeded generators are the same in every child, so a program gives
+    the same output whenever it runs, unless it looks at the clock or at addresses
   - cheating: a child gets the inputs and never the expected outputs, and it holds no file
     descriptor of the server
   - hostile results (objects, NaN, ragged or huge arrays, wrong types): the child turns them into
@@ -51,9 +53,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy
@@ -62,7 +65,7 @@ import numpy
 
 MODULES = ("numpy", "math", "collections", "itertools", "functools", "copy", "typing", "random",
            "re", "heapq", "operator", "dataclasses", "enum", "abc", "string", "bisect", "fractions",
-           "statistics")                # what programs may import, besides scipy
+           "statistics", "__future__")  # what programs may import, besides scipy
 SCIPY = ("ndimage", "spatial", "signal", "stats", "optimize", "interpolate", "sparse.csgraph",
          "cluster.hierarchy", "linalg", "fft", "special")       # the parts of scipy that work
 # What programs find without an import. Models that learned to write programs for a library of
@@ -70,6 +73,7 @@ SCIPY = ("ndimage", "spatial", "signal", "stats", "optimize", "interpolate", "sp
 PREDEFINED = {"np": numpy, "numpy": numpy, "List": list, "Tuple": tuple}
 NAMES = ("exec", "eval", "compile", "open", "breakpoint", "__import__", "globals",
          "__builtins__", "__loader__")  # what they may not use
+STOPPED = "it was stopped: time, memory or a crash"
 MAX_SIDE = 64                           # rows and columns of a result, at most
 MAX_OUTPUT = 1 << 20                    # bytes read from a child, at most
 MAX_INPUTS = 10                         # the time limit grows with the inputs, up to this many
@@ -99,9 +103,11 @@ class Limits:
 @dataclass(frozen=True)
 class Result:
     """What a program returned. outputs: for each input a grid (rows of integers from 0 to 9), or
-    None if the program failed on it. error: the first reason, in one line; empty if none failed."""
+    None if the program failed on it. error: the first reason, in one line; empty if none failed.
+    errors: for each input the reason there, or ""; empty if the program did not run."""
     outputs: list
     error: str = ""
+    errors: tuple[str, ...] = field(default=(), compare=False)
 
 
 # ------------------------------------------------------------------------- before a program runs
@@ -165,10 +171,11 @@ def scipy_is_installed() -> bool:
 ALLOWED = {
     "x86_64": (0, 1, 3, 5, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 28, 35, 39, 60, 96, 98, 100, 131,
                186, 201, 202, 204, 219, 228, 229, 230, 231, 318, 334),
-    "aarch64": (57, 62, 63, 64, 80, 93, 94, 98, 101, 113, 114, 115, 122, 123, 124, 128, 132, 134,
-                135, 139, 153, 165, 169, 172, 178, 214, 215, 216, 222, 226, 233, 278, 293)}
+    "aarch64": (57, 62, 63, 64, 80, 93, 94, 98, 101, 113, 114, 115, 123, 124, 128, 132, 134, 135,
+                 139, 153, 165, 169, 172, 178, 214, 215, 216, 222, 226, 233, 278, 293)}
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 1, 38, 22, 2
+CAPABILITY_VERSION = 0x20080522
 KILL_PROCESS, FAIL, ALLOW = 0x80000000, 0x00050000 | 1, 0x7FFF0000      # 1 = EPERM
 
 
@@ -204,6 +211,25 @@ def forbid_system_calls() -> None:
             raise OSError(ctypes.get_errno(), "prctl: " + os.strerror(ctypes.get_errno()))
 
 
+def end_with_parent(parent: int) -> None:
+    """Lets the kernel kill this process when its parent ends, however it ends. parent: the process
+    that forked this one. Does nothing where there is no such call."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(*map(ctypes.c_ulong, (PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)))
+    if os.getppid() != parent:          # it ended before the call
+        os._exit(1)
+
+
+def drop_capabilities() -> None:
+    """Gives up what root may do and others may not: with madvise it could mark memory as broken.
+    Does nothing where there are no capabilities."""
+    if sys.platform != "linux":
+        return
+    header = ctypes.create_string_buffer(struct.pack("Ii", CAPABILITY_VERSION, 0))
+    none = ctypes.create_string_buffer(24)      # effective, permitted and inheritable, 64 bits each
+    ctypes.CDLL(None).capset(header, none)
+
+
 def limit_resources(limits: Limits, n: int) -> None:
     """Sets the limits of this process, which runs a program on n inputs: on CPU time, memory,
     stack, files written and files open. The limit on the stack is raised: most systems have 8 MB.
@@ -221,12 +247,14 @@ def limit_resources(limits: Limits, n: int) -> None:
         resource.setrlimit(kind, (most, most))
 
 
-def confine(pipe: int, limits: Limits, n: int, strict: bool) -> None:
+def confine(pipe: int, limits: Limits, n: int, strict: bool, parent: int) -> None:
     """Takes everything from this process but `pipe`, which becomes file descriptor 3.
 
     limits, n: for a program on n inputs. strict: without a filter of system calls the process ends,
-    with status 9.
+    with status 9. parent: the server.
     """
+    end_with_parent(parent)
+    drop_capabilities()
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -242,20 +270,23 @@ def confine(pipe: int, limits: Limits, n: int, strict: bool) -> None:
 
 # ------------------------------------------------------------------------------------- the child
 
-def child(request: dict, pipe: int, modules: dict) -> None:
+def child(request: dict, pipe: int, modules: dict, parent: int) -> None:
     """Runs one program and writes one line of JSON for each input to the pipe. Never returns."""
-    confine(pipe, Limits(**request["limits"]), len(request["inputs"]), request["strict"])
+    confine(pipe, Limits(**request["limits"]), len(request["inputs"]), request["strict"], parent)
     random.seed(0)
     numpy.random.seed(0)
     sys.setrecursionlimit(RECURSION)
     # The program may replace what the modules hold, so these are kept before it starts.
     write, dumps, leave, plain = os.write, json.dumps, os._exit, plain_grid
-    space = {"__name__": "program", **PREDEFINED, **modules}
+    program = sys.modules["program"] = types.ModuleType("program")      # dataclasses look for it
+    space = vars(program)
+    space.update(PREDEFINED, **modules)
     # BaseException: SystemExit and KeyboardInterrupt are failures of the program, too.
     try:
-        exec(compile(request["program"], "program", "exec"), space)
+        exec(compile(request["program"], "program", "exec", dont_inherit=True), space)
     except BaseException as error:
-        write(3, (dumps({"error": f"{type(error).__name__}: {error}"[:200]}) + "\n").encode())
+        line = dumps({"error": f"{type(error).__name__}: {error}"[:200]}) + "\n"
+        write(3, (line * len(request["inputs"])).encode())
         leave(0)
     for grid in request["inputs"]:
         try:
@@ -272,6 +303,8 @@ def plain_grid(result) -> list[list[int]]:
     Floats that are whole numbers count: programs often return np.zeros and mean integers.
     """
     array = numpy.asarray(result)
+    if array.dtype.kind == "O":         # numbers in a grid of objects are numbers
+        array = numpy.array(array.tolist())
     if array.ndim != 2 or not 1 <= min(array.shape) <= max(array.shape) <= MAX_SIDE:
         raise ValueError(f"the result has shape {array.shape}")
     if array.dtype.kind not in "biuf":
@@ -291,34 +324,55 @@ def serve(prelude: str) -> None:
         modules = load_prelude(Path(prelude)) if prelude else {}
     except Exception as error:
         reason = f"{prelude} cannot be imported: {type(error).__name__}: {error}"
-        print(json.dumps({"outputs": None, "error": reason}))
+        print(json.dumps({"outputs": None, "errors": [reason]}))
         return
     for text in sys.stdin:
-        request = json.loads(text)
-        import_scipy(request["program"])
-        output, into = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                child(request, into, modules)
-            finally:
-                os._exit(1)
-        os.close(into)
-        data = read_lines(output, len(request["inputs"]), Limits(**request["limits"]))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(output)
-        print(json.dumps(checked(data, len(request["inputs"]))), flush=True)
+        # In a function of its own: when the next program runs, no variable holds this answer.
+        answer(json.loads(text), modules)
+
+
+def answer(request: dict, modules: dict) -> None:
+    """Runs the program of a request in a child and prints what it returned."""
+    import_scipy(request["program"])
+    output, into = os.pipe()
+    parent, pid = os.getpid(), os.fork()
+    if pid == 0:
+        try:
+            child(request, into, modules, parent)
+        finally:
+            os._exit(1)
+    os.close(into)
+    data = read_lines(output, len(request["inputs"]), Limits(**request["limits"]))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(output)
+    print(json.dumps(checked(data, len(request["inputs"]))), flush=True)
 
 
 def import_for_programs() -> None:
-    """Imports what programs may import, before there is a filter that forbids opening files."""
-    for name in MODULES:
+    """Imports what programs may import, before there is a filter that forbids opening files, and
+    takes chance out of it."""
+    for name in (*MODULES, "unicodedata"):      # this one for "\N{BULLET}"
         importlib.import_module(name)
     # numpy imports some of its parts when they are first used: np.unique, for one, needs numpy.ma
-    for name in ("random", "ma", "linalg", "fft", "polynomial"):
+    for name in ("random", "ma", "linalg", "fft", "polynomial", "char", "typing"):
         importlib.import_module("numpy." + name)
+    exec("from numpy import *", {})
     numpy.zeros((2, 2), int) @ numpy.zeros((2, 2), int)
+    # What is seeded with nothing takes its seed from here: default_rng(), random.Random() ..
+    numpy.random.bit_generator.randbits = lambda n: 0
+    random.Random = Seeded
+    random.seed = lambda a=None, version=2: random._inst.seed(0 if a is None else a, version)
+
+
+class Seeded(random.Random):
+    """random.Random, but seeded with 0 where it would be seeded by chance."""
+
+    def __init__(self, x=None):
+        super().__init__(0 if x is None else x)
+
+    def seed(self, a=None, version=2):
+        super().seed(0 if a is None else a, version)
 
 
 def import_scipy(text: str) -> None:
@@ -366,23 +420,19 @@ def read_lines(pipe: int, n: int, limits: Limits) -> bytes:
 
 
 def checked(data: bytes, n: int) -> dict:
-    """What a child wrote for n inputs -> {"outputs": .., "error": ..}, as in Result. Nothing in the
-    data is trusted."""
+    """What a child wrote for n inputs -> {"outputs": .., "errors": ..}, as in Result. Nothing in
+    the data is trusted."""
     outputs, errors = [], []
     for line in data.split(b"\n")[:n]:
         try:
-            answer = json.loads(line)
-            grid = answer.get("output")
-            if is_grid(grid):
-                outputs.append(grid)
-            else:
-                outputs.append(None)
-                errors.append(str(answer.get("error", "no grid"))[:200])
+            said = json.loads(line)
+            grid = said.get("output")
+            outputs.append(grid if is_grid(grid) else None)
+            errors.append("" if is_grid(grid) else str(said.get("error", "no grid"))[:200])
         except (ValueError, AttributeError, RecursionError):
             break
-    if len(outputs) < n:
-        errors.append("it was stopped: time, memory or a crash")
-    return {"outputs": outputs + [None] * (n - len(outputs)), "error": errors[0] if errors else ""}
+    left = n - len(outputs)
+    return {"outputs": outputs + [None] * left, "errors": errors + [STOPPED] * left}
 
 
 def is_grid(value) -> bool:
@@ -427,7 +477,8 @@ class Sandbox:
         environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
                        "MKL_NUM_THREADS": "1"}
         return subprocess.Popen(
-            [sys.executable, "-I", __file__, self.prelude], stdin=subprocess.PIPE,
+            # not -I: it ignores PYTHONHASHSEED. There is nothing else in the environment.
+            [sys.executable, "-s", "-P", __file__, self.prelude], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=self.folder.name,
             start_new_session=True, env=environment)
 
@@ -443,8 +494,9 @@ class Sandbox:
             raise RuntimeError("the server of the sandbox has died")
         answer = json.loads(line)
         if answer["outputs"] is None:
-            raise RuntimeError(answer["error"])
-        return Result(answer["outputs"], answer["error"])
+            raise RuntimeError(answer["errors"][0])
+        first = next(filter(None, answer["errors"]), "")
+        return Result(answer["outputs"], first, tuple(answer["errors"]))
 
     def _ask(self, server: subprocess.Popen, program: str, inputs: list) -> Result:
         self._send(server, program, inputs)
@@ -480,6 +532,7 @@ class Sandbox:
             server.stdout.close()
             server.kill()
             server.wait()
+            wait_for_group(server.pid)          # the kernel kills its child with it
         self.folder.cleanup()
 
     def __enter__(self):
@@ -487,6 +540,17 @@ class Sandbox:
 
     def __exit__(self, *_):
         self.close()
+
+
+def wait_for_group(leader: int, seconds: float = 1.0) -> None:
+    """Waits until the processes of a group have ended, for a second at most."""
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            os.killpg(leader, signal.SIGKILL)
+            time.sleep(0.001)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 @functools.cache

@@ -3,6 +3,7 @@ import importlib.util
 import os
 import random
 import socket
+import subprocess
 import sys
 import time
 import warnings
@@ -12,9 +13,10 @@ import numpy
 import pytest
 import torch
 
+from domains import arc_prompts
 from domains import sandbox as sandbox_module
-from domains.sandbox import Limits, Result, Sandbox, open_sandbox
-from tests.support import wait_until
+from domains.sandbox import ALLOWED, Limits, Result, Sandbox, open_sandbox
+from tests.support import HERE, wait_until
 
 GRID = [[1, 2], [3, 4]]
 SANE = "import numpy as np\ndef transform(grid): return np.rot90(grid)"
@@ -622,3 +624,139 @@ def test_searches_of_one_process_share_a_sandbox():
     assert open_sandbox(1.5, "", 1) is first and len(first.servers) == 1
     assert first.limits == Limits(seconds=1.5)
     assert next(first.run([SANE], [GRID]))[1].outputs == [TURNED]
+
+
+# ------------------------------------------------------------------------- what was found by attack
+
+PEEKS = """import dataclasses
+def transform(grid):
+    system = dataclasses.sys
+    gc, frame, found = system.modules.get("gc"), system._getframe(), []
+    seen = list(gc.get_objects()) if gc else []
+    while frame is not None:
+        seen += list(frame.f_locals.values()) + list(frame.f_globals.values())
+        frame = frame.f_back
+    for module in list(system.modules.values()):
+        try:
+            seen += list(vars(module).values())
+        except TypeError:
+            pass
+    for thing in seen:
+        text = thing if isinstance(thing, str) else ""
+        if isinstance(thing, (bytes, bytearray)):
+            text = bytes(thing).decode("latin1")
+        is_answer = type(thing) is list and thing == [[7, 1, 8, 2, 8, 1]]
+        if is_answer or "7, 1, 8, 2, 8, 1" in text and "peek" not in text:
+            found.append(type(thing).__name__)
+    return grid if not found else [[9]]       # peek
+"""
+
+
+def test_a_program_cannot_read_the_answer_of_the_one_before(sandbox):
+    """Catches: an answer that is still in a variable of the server when it forks."""
+    secret = "def transform(grid):\n    return [[7, 1, 8, 2, 8, 1]]"
+    for _ in range(2):
+        assert dict(sandbox.run([secret], [[[1]]])) == {0: Result([[[7, 1, 8, 2, 8, 1]]])}
+        assert dict(sandbox.run([PEEKS], [[[1]]])) == {0: Result([[[1]]])}
+
+
+def processes_of(session: int) -> list[int]:
+    """The processes of a session, but for those that have ended."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if entry.name.isdigit() and int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("close", [False, True])
+def test_a_sleeping_program_does_not_outlive_its_server(close):
+    """However the server ends: killed from outside, or by close()."""
+    sandbox = Sandbox(Limits(seconds=30))
+    [server] = sandbox.servers
+    sandbox._send(server, "def transform(grid):\n    while True: pass", [[[1]]])
+    while len(processes_of(server.pid)) < 2:
+        time.sleep(0.01)
+    if close:
+        sandbox.close()
+    else:
+        server.kill()
+        server.wait()
+        for _ in range(200):
+            if not processes_of(server.pid):
+                break
+            time.sleep(0.01)
+    assert processes_of(server.pid) == []
+    sandbox.close()
+
+
+CHANCE = """import random
+import numpy as np
+def transform(grid):
+    numbers = [hash("oak") % 10, random.Random().randrange(10), random.randrange(10),
+               np.random.default_rng().integers(10), np.random.RandomState().randint(10),
+               np.random.randint(10), random.choice(list({"a", "b", "c", "d"})) == "a"]
+    random.seed()
+    np.random.seed()
+    numbers += [random.randrange(10), np.random.randint(10)]
+    return [[int(n) for n in numbers]]
+"""
+
+
+def test_chance_gives_the_same_in_every_process_and_order(sandbox):
+    """Catches: a search for programs that no seed can repeat."""
+    other = "import random\ndef transform(grid):\n    return [[random.randrange(10)]]"
+    first = dict(sandbox.run([CHANCE], [[[1]]]))[0]
+    assert first.outputs != [None]
+    with Sandbox() as fresh:
+        results = dict(fresh.run([other, CHANCE], [[[1]]]))
+    assert results[1] == first
+
+
+@pytest.mark.parametrize("body", [
+    "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int = 1\n"
+    "def transform(grid): return grid * P().x",
+    "from __future__ import annotations\ndef transform(grid: Unknown) -> Unknown: return grid",
+    "from numpy import *\ndef transform(grid): return array(grid)",
+    "import numpy as np\ndef transform(grid):\n    assert np.char.upper('a') == 'A'\n"
+    "    return grid",
+    "import numpy.typing as npt\ndef transform(grid: npt.NDArray): return grid",
+    "def transform(grid):\n    assert '\\N{BULLET}' == '\u2022'\n    return grid",
+    "import numpy as np\ndef transform(grid): return np.array(grid, dtype=object)",
+    "def transform(input): return input",
+    "def deep(n): return 0 if n == 0 else 1 + deep(n - 1)\n"
+    "def transform(grid):\n    assert deep(5000) == 5000\n    return grid"])
+def test_honest_programs_of_every_kind_run(body, sandbox):
+    result = dict(sandbox.run([body], [GRID]))[0]
+    assert result.outputs == [GRID], result.error
+
+
+def test_each_input_has_its_own_error(sandbox):
+    """Catches: a prompt that shows the error of another example."""
+    program = ("def transform(grid):\n    if grid[0][0] == 1: return 1 / 0\n"
+               "    if grid[0][0] == 2: return [][0]\n    return grid")
+    result = dict(sandbox.run([program], [[[1]], [[3]], [[2]]]))[0]
+    assert [error.split(":")[0] for error in result.errors] == ["ZeroDivisionError", "",
+                                                                "IndexError"]
+    assert result.error == result.errors[0]
+    pairs = [([[1, 1]], [[1]]), ([[3]], [[3]]), ([[2]], [[4]])]
+    assert arc_prompts.smallest_failure(pairs, result).error.startswith("IndexError")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_capabilities_are_dropped():
+    program = ("from domains.sandbox import drop_capabilities; drop_capabilities()\n"
+               "print([line for line in open('/proc/self/status') if line.startswith('CapEff')])")
+    done = subprocess.run([sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True)
+    assert "0000000000000000" in done.stdout, done.stderr
+
+
+def test_the_filter_allows_the_same_calls_on_both_machines():
+    """By the numbers of Linux's two tables. Catches: 122 on arm64, which sets the affinity."""
+    assert 122 not in ALLOWED["aarch64"] and 123 in ALLOWED["aarch64"]
+    assert 203 not in ALLOWED["x86_64"] and 204 in ALLOWED["x86_64"]
