@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from migrate import Method, Row, grpo_loss
-from runlog.errors import UserError
+from migrate import Method, Row, grpo_loss, row_logprobs
 from runlog.ledger import NEIGHBOR
 from runlog.slow import torch
 
@@ -62,49 +61,42 @@ def own_prompt(method: Method) -> Method:
 
 def own_prompt_update(policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages,
                       in_loss, config) -> dict:
-    """migrate.update with a prompt for each row: one padded batch, no KL term, no micro-batches."""
+    """migrate.update, but each row counts under its own prompt: one pass for each prompt, and one
+    step of the optimizer for all of them."""
+    by_prompt: dict[tuple, list[int]] = {}
+    for i, row in enumerate(rows):
+        prompt = row.prompt_ids if row.origin == NEIGHBOR else prompt_ids
+        by_prompt.setdefault(tuple(prompt), []).append(i)
+    passes = [(list(prompt), indices) for prompt, indices in by_prompt.items()]
+    old, base = {}, {}
     if config.kl_coef:
-        raise UserError("+own-prompt has no KL term: leave --kl-coef out")
-    if any(row.span for row in rows):
-        raise UserError("+own-prompt takes one candidate a completion: leave "
-                        "--candidates-per-completion out")
-    device = policy.model.device
-    advantages, in_loss = advantages.to(device), in_loss.to(device)                     # (G,) each
-    prompts = [row.prompt_ids if row.origin == NEIGHBOR else prompt_ids for row in rows]
-    completions = [row.tokens for row in rows]
-    for iteration in range(config.inner_iterations):
-        logprobs, mask = logprobs_under(policy, prompts, completions)                   # (G, T)
-        if iteration == 0:
-            old_logprobs = logprobs.detach()
-        loss, _ = grpo_loss(logprobs, old_logprobs, advantages, mask * in_loss[:, None],
-                            config.eps_low, config.eps_high)
+        with torch.no_grad(), policy.model.disable_adapter():
+            base = {key: logprobs for key, _, logprobs, _ in under(policy, passes, rows)}
+    for _ in range(config.inner_iterations):
         optimizer.zero_grad()
-        loss.backward()
+        total = 0.0
+        for key, part, logprobs, mask in under(policy, passes, rows):
+            old.setdefault(key, logprobs.detach())
+            chosen = mask * in_loss[part].to(mask.device)[:, None]
+            mean, _ = grpo_loss(logprobs, old[key], advantages[part].to(mask.device), chosen,
+                                config.eps_low, config.eps_high, config.kl_coef, base.get(key))
+            loss = mean * len(part) / len(rows)         # of the group's loss
+            loss.backward()
+            total += loss.item()
         grad_norm = torch.nn.utils.clip_grad_norm_(policy.lora.values(), 1.0).item()
-        if not math.isfinite(loss.item() + grad_norm):
-            raise FloatingPointError(f"the loss is {loss.item()}, the gradient norm {grad_norm}")
+        if not math.isfinite(total + grad_norm):
+            raise FloatingPointError(f"the loss is {total}, the gradient norm {grad_norm}")
         optimizer.step()
-    return {"loss": loss.item(), "grad_norm": grad_norm}
+    return {"loss": total, "grad_norm": grad_norm}
 
 
-def logprobs_under(policy, prompts: list[list[int]], completions: list[list[int]]):
-    """log pi(o_it | x_i, o_i<t) with a prompt for each row, and the mask of real tokens, (G, T)
-    each: one batch of prompt + completion, padded on the right."""
-    device, T = policy.model.device, max(map(len, completions))
-    rows = [prompt + completion for prompt, completion in zip(prompts, completions)]
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
-    real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows],
-                        device=device)                                              # (G, P + T)
-    logits = policy.model(input_ids=ids, attention_mask=real).logits.float()
-    log_probs = torch.log_softmax(logits / policy.generation.temperature, dim=-1)   # (G, P + T, V)
-    mask = torch.tensor([[1.0] * len(c) + [0.0] * (T - len(c)) for c in completions],
-                        device=device)                                              # (G, T)
-    last = torch.tensor([len(row) - 1 for row in rows], device=device)[:, None]     # (G, 1)
-    start = torch.tensor([len(prompt) for prompt in prompts], device=device)[:, None]
-    position = (start + torch.arange(T, device=device)).minimum(last)               # (G, T)
-    row = torch.arange(len(rows), device=device)[:, None]
-    return log_probs[row, position - 1, ids.gather(1, position)], mask
+def under(policy, passes: list[tuple[list[int], list[int]]], rows: list[Row]):
+    """Yields (number of prompt and micro-batch, indices of rows, log-probabilities, mask) of all
+    rows, the last two (rows, T). passes: each prompt with the indices of its rows."""
+    for p, (prompt, indices) in enumerate(passes):
+        batches = row_logprobs(policy, prompt, [rows[i] for i in indices])
+        for b, (part, logprobs, _, mask) in enumerate(batches):
+            yield (p, b), [indices[i] for i in part], logprobs, mask
 
 
 METHODS = {"std": std, "valid-mean": valid_mean, "base-neighbors": base_neighbors,

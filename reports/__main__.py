@@ -32,6 +32,12 @@ TARGETS = Path(__file__).resolve().parent.parent / "data" / "wordsearch_targets.
 
 def main(argv: list[str]) -> None:
     args = parse_arguments(argv)
+    for path in args.paths:
+        if not path.exists():
+            raise UserError(f"there is no {path}")
+        if path.suffix != ".csv" and not find_runs([path]):
+            raise UserError(f"{path} is no run, and holds none (a run has config.json and "
+                            "evals.jsonl)")
     if args.html is None and args.svg is None:
         print_tables(tables_of(args))
         return

@@ -11,7 +11,7 @@ from reports.labels import base_name
 from reports.markup import document, esc, soft, table
 from reports.plots import Plot, up_to
 from reports.records import RunFiles, read
-from reports.rows import row_of
+from reports.rows import key_of, row_of
 from reports.tables import Table, grouped
 
 DASHES = ("", "8 4", "2 3", "12 4 2 4")     # they show a line that lies on another one
@@ -19,7 +19,7 @@ DASHES = ("", "8 4", "2 3", "12 4 2 4")     # they show a line that lies on anot
 
 def comparison_page(tables: list[Table], folders: list[Path]) -> str:
     """The page as HTML. folders: finished runs, whose curves are drawn."""
-    runs = [curve_of(folder) for folder in folders]
+    runs = list({key_of(run): run for run in map(curve_of, folders)}.values())
     parts = [f"<h1>{len(runs)} runs</h1>", *map(table, tables)]
     for (task, protocol), chosen in grouped(runs, "task", "protocol").items():
         targets, seeds = ({run[name] for run in chosen} for name in ("target", "seed"))

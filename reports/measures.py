@@ -15,6 +15,7 @@ class Estimate(NamedTuple):
     value: float
     low: float          # 95% interval
     high: float
+    n: int              # of targets
 
 
 class Gain(NamedTuple):
@@ -65,7 +66,7 @@ def mean_of_pairs(pairs: list[tuple[str, float]]) -> Estimate:
     for target, value in pairs:
         by_target.setdefault(target, []).append(value)
     low, high = interval(by_target, statistics.fmean)
-    return Estimate(statistics.fmean(value for _, value in pairs), low, high)
+    return Estimate(statistics.fmean(value for _, value in pairs), low, high, len(by_target))
 
 
 def paired_difference(ours: Iterable[dict], others: Iterable[dict],

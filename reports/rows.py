@@ -34,7 +34,12 @@ def rows_from(paths: Iterable[Path], groups: dict[str, str]) -> list[dict]:
         else:
             finished = filter(is_finished, find_runs([path]))
             rows += [row_of(read(folder), groups) for folder in finished]
-    return rows
+    return list({key_of(row): row for row in rows}.values())
+
+
+def key_of(row: dict) -> tuple:
+    """What makes two runs the same one, made twice; it counts once."""
+    return tuple(str(row[name]) for name in ("task", "target", "protocol", "method", "seed"))
 
 
 def row_of(run: RunFiles, groups: dict[str, str]) -> dict:
@@ -76,7 +81,10 @@ def protocol(summary: dict, budget: int | None, limit: int) -> str:
 
 
 def group_of(summary: dict, groups: dict[str, str]) -> str:
-    """Which group of targets a run belongs to; of ARC the set of tasks."""
+    """Which group of targets a run belongs to; of ARC the set of tasks, of a task of the user's own
+    that task."""
+    if summary["task"] not in tasks.TASKS:
+        return f"task {summary['task']}"
     if summary["task"] == "arc":
         groups = arc_splits()
     return groups.get(summary["target"], "other")

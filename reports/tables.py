@@ -15,6 +15,7 @@ from domains import docking
 from reports.measures import Estimate, Gain, gain, mean_of, paired_difference
 
 SOON = 250      # guesses
+FEW = 5         # targets; of fewer there is no interval
 
 
 @dataclass
@@ -105,11 +106,24 @@ def best_score(row: dict) -> float:
 
 
 def with_interval(estimate: Estimate | None, form: str) -> str:
-    """0.50 [0.40, 0.60]; form: how each of the numbers is written."""
+    """0.50 [0.40, 0.60]; of fewer than FEW targets 0.50. form: how the numbers are written."""
     if estimate is None:
         return "-"
-    value, low, high = (form.format(x) for x in estimate)
-    return f"{value} [{low}, {high}]"
+    value, low, high = (form.format(x) for x in estimate[:3])
+    return f"{value} [{low}, {high}]" if estimate.n >= FEW else value
+
+
+def difference_cell(pair: tuple[list[dict], list[dict]], value: Callable[[dict], float]) -> str:
+    """The paired difference of two methods' rows in points, and over how many targets."""
+    estimate = paired_difference(*pair, value)
+    n = f" (n = {estimate.n})" if estimate else ""
+    return with_interval(estimate, "{:+.1f}") + n
+
+
+def runs_cell(rows: list[dict]) -> str:
+    """How many runs there are, and on how many targets if that is another number: 60 on 20."""
+    n = len({row["target"] for row in rows})
+    return f"{len(rows)}" if n == len(rows) else f"{len(rows)} on {n}"
 
 
 def mean_cell(rows: list[dict], value: Callable[[dict], float], form: str) -> str:
@@ -132,7 +146,7 @@ def word_table(rows: list[dict], against: str) -> Table:
     for (group, protocol, method), chosen in grouped(rows, "group", "protocol", "method").items():
         guesses = [r["guesses"] if r["found"] else math.inf for r in chosen]
         median = statistics.median_low(guesses)
-        lines.append([group, protocol, method, str(len(chosen)),
+        lines.append([group, protocol, method, runs_cell(chosen),
                       mean_cell(chosen, found, "{:.0f}%"), mean_cell(chosen, found_soon, "{:.0f}%"),
                       "not found" if median == math.inf else f"{median:.0f}",
                       mean_cell(chosen, best_score, "{:.3f}"), unique_share(chosen)])
@@ -143,8 +157,7 @@ def word_notes(rows: list[dict], against: str) -> list[str]:
     notes = []
     for (protocol, group), chosen in sorted(grouped(rows, "protocol", "group").items()):
         for ours, other, pair in compared_methods(chosen, against):
-            all_found, soon = (with_interval(paired_difference(*pair, value), "{:+.1f}")
-                               for value in (found, found_soon))
+            all_found, soon = (difference_cell(pair, value) for value in (found, found_soon))
             notes.append(f"{group}, {protocol}: {ours} minus {other}, paired by target and seed: "
                          f"found {all_found} points, by {SOON} guesses {soon}")
     return notes
@@ -168,14 +181,13 @@ def arc_table(rows: list[dict], against: str = "migrate") -> Table:
     for (group, limit), of_group in sorted(grouped(rows, "group", "limit").items()):
         for (method,), chosen in sorted(grouped(of_group, "method").items()):
             guesses = [r["guesses"] for r in chosen if r["found"]]
-            lines.append([group, str(limit), method, str(len(chosen)),
+            lines.append([group, str(limit), method, runs_cell(chosen),
                           mean_cell(chosen, found, "{:.0f}%"), mean_cell(chosen, passed, "{:.0f}%"),
                           f"{statistics.median_low(guesses):.0f}" if guesses else "-",
                           mean_cell(chosen, best_score, "{:.3f}"), unique_share(chosen)])
         for ours, other, pair in compared_methods(of_group, against):
-            points = with_interval(paired_difference(*pair, found), "{:+.1f}")
             notes.append(f"{group}, {limit} programs: solved, {ours} minus {other}, paired by task "
-                         f"and seed: {points} points")
+                         f"and seed: {difference_cell(pair, found)} points")
     return Table("", header, lines, notes)
 
 

@@ -16,7 +16,7 @@ from migrate import METHODS, Archive, Ask, Row
 from runlog.errors import UserError
 from runlog.folder import Run
 from runlog.ledger import Evaluation, read_evaluations
-from runlog.settings import build_method, load_method
+from runlog.settings import RunOptions, build_method, load_method
 from tests.support import (
     Disordered,
     Letters,
@@ -299,13 +299,16 @@ def test_training_under_the_own_prompt_differs_in_the_prompt_alone():
     def flat(policy):
         return torch.cat([p.detach().flatten() for p in policy.lora.values()])
 
-    def change(update):
-        policy = migrate.load_policy(config, folder)
+    def change(update, config=config):
+        policy = migrate.load_policy(config, folder, RunOptions(micro_batch=2))
         before, optimizer = flat(policy), torch.optim.SGD(policy.lora.values(), lr=1.0)
         update(policy, optimizer, rows, [9, 8, 7], A, torch.ones(3, dtype=torch.bool), config)
         return flat(policy) - before
     expected = change(migrate.update)
     assert torch.allclose(change(ablations.own_prompt_update), expected, atol=1e-6)
+    with_kl = config_for(folder, inner_iterations=2, kl_coef=0.5)
+    assert torch.allclose(change(ablations.own_prompt_update, with_kl),
+                          change(migrate.update, with_kl), atol=1e-6)
     for row in rows[:2]:
         row.origin = "neighbor"
     assert torch.equal(change(migrate.update), expected)
@@ -382,8 +385,3 @@ def test_valid_mean_leaves_invalid_rows_out_of_loss_and_mean():
     nothing = [Row("on-policy", [], [5], "x") for _ in range(2)]
     worth, in_loss = method.advantages(nothing, torch.zeros(2))
     assert not worth.any() and not in_loss.any()
-
-
-def test_ablations_say_what_they_cannot_do():
-    with pytest.raises(UserError, match="leave --kl-coef out"):
-        ablations.own_prompt_update(None, None, [], [], None, None, config_for("x", kl_coef=0.1))

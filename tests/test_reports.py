@@ -1,4 +1,5 @@
 """Tests of reports/: rows, measures, tables and pages of runs."""
+import dataclasses
 import json
 import re
 import xml.etree.ElementTree
@@ -6,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+import migrate
 from reports import __main__ as command
 from reports import markup, measures, pages, tables
 from reports.comparison import progress, valid_shares
@@ -18,7 +20,7 @@ from runlog.errors import UserError, exit_code
 from runlog.folder import Run
 from runlog.ledger import Evaluation, read_evaluations
 from tasks import Task
-from tests.support import command_line
+from tests.support import Letters, command_line, run_search
 
 
 def evaluation(index: int, candidate: str, score: float, **other) -> Evaluation:
@@ -63,7 +65,9 @@ def test_runs_of_a_csv_file_are_paired_with_runs_of_a_folder():
     """Seeds are text in the one and numbers in the other."""
     ours, others = [{"target": "a", "seed": "42", "v": 3}], [{"target": "a", "seed": 42, "v": 1}]
     difference = measures.paired_difference(ours, others, lambda row: row["v"])
-    assert tables.with_interval(difference, "{:+.1f}") == "+2.0 [+2.0, +2.0]"
+    assert tables.with_interval(difference, "{:+.1f}") == "+2.0"
+    assert tables.difference_cell((ours, others), lambda row: row["v"]) == "+2.0 (n = 1)"
+    assert tables.with_interval(measures.Estimate(2, 1, 3, 5), "{:+.1f}") == "+2.0 [+1.0, +3.0]"
     other_seed = [{"target": "a", "seed": 43, "v": 1}]
     nothing = measures.paired_difference(ours, other_seed, lambda row: row["v"])
     assert tables.with_interval(nothing, "{:+.1f}") == "-"
@@ -179,12 +183,12 @@ def test_the_methods_of_each_protocol_are_compared_with_each_other():
     [table] = tables.compare(rows, "migrate")
     assert table.notes == [
         "published, novelty, 100 evaluations: migrate+novelty minus ns+novelty, paired by target "
-        "and seed: found +100.0 [+100.0, +100.0] points, by 250 guesses +100.0 [+100.0, +100.0]",
+        "and seed: found +100.0 (n = 1) points, by 250 guesses +100.0 (n = 1)",
         "published, tiny, 100 proposals: migrate minus ns, paired by target "
-        "and seed: found +0.0 [+0.0, +0.0] points, by 250 guesses +0.0 [+0.0, +0.0]"]
+        "and seed: found +0.0 (n = 1) points, by 250 guesses +0.0 (n = 1)"]
     assert [cells[2:5] for cells in table.rows] == [
-        ["migrate+novelty", "1", "100% [100%, 100%]"], ["ns+novelty", "1", "0% [0%, 0%]"],
-        ["migrate", "1", "100% [100%, 100%]"], ["ns", "1", "100% [100%, 100%]"]]
+        ["migrate+novelty", "1", "100%"], ["ns+novelty", "1", "0%"],
+        ["migrate", "1", "100%"], ["ns", "1", "100%"]]
 
 
 def test_the_share_of_valid_candidates_is_that_of_what_was_drawn():
@@ -238,9 +242,9 @@ def test_a_run_without_any_valid_candidate_has_a_row_and_a_page(tmp_path, capsys
         code = exit_code(command.main, [str(tmp_path / task), "--html", str(tmp_path / "c.html")])
         assert code == 0 and "3 runs" in Elements((tmp_path / "c.html").read_text()).words
     printed = capsys.readouterr().out
-    assert "| published | yardstick, 10 proposals | by-hand | 2 | 0% [0%, 0%] |" in printed
+    assert "| published | yardstick, 10 proposals | by-hand | 2 on 1 | 0% |" in printed
     assert "| by-hand (yardstick) | 0.000 [0.000, 0.000] | 2 |" in printed
-    assert "| ARC-AGI-1 training | 10 | by-hand | 2 | 0% [0%, 0%] | 0% [0%, 0%] | - |" in printed
+    assert "| ARC-AGI-1 training | 10 | by-hand | 2 on 1 | 0% | 0% | - |" in printed
 
 
 def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path):
@@ -261,9 +265,9 @@ def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path):
     first_two = [e.candidate for e in read_evaluations(tmp_path / "2")]
     assert len(set(candidates)) == 16 and candidates[:2] == first_two
     text = tables.markdown(tables.arc_table([*rows.values()]))
-    assert ("| ARC-AGI-1 training | 16 | enumerate | 1 | 100% [100%, 100%] | 100% [100%, 100%] "
+    assert ("| ARC-AGI-1 training | 16 | enumerate | 1 | 100% | 100% "
             "| 3 |") in text
-    assert "| ARC-AGI-1 training | 2 | enumerate | 1 | 0% [0%, 0%] | 0% [0%, 0%] | - |" in text
+    assert "| ARC-AGI-1 training | 2 | enumerate | 1 | 0% | 0% | - |" in text
     words = Elements(pages.write(tmp_path / "16").read_text()).words
     assert "enumerate" in words and "turn the grid upside down" in words
     assert "python -m examples.arc_enumerate --target 3c9b0459" in words
@@ -393,13 +397,13 @@ def test_runs_are_compared_with_the_spread_over_seeds(tmp_path, capsys):
     scores = {}
     for method, seed in (("migrate", 0), ("migrate", 1), ("random", 0)):
         folder = tmp_path / f"{method}{seed}"
-        command_line(capsys, "--target", "mob", "--proposals", 30, "--method", method, "--seed",
-                     seed, "--out", folder)
+        command_line(capsys, "--target", "mob", "--preset", "tiny", "--proposals", 30, "--method",
+                     method, "--seed", seed, "--out", folder)
         scores[method, seed] = json.loads((folder / "summary.json").read_text())["best_score"]
     assert exit_code(command.main, [str(tmp_path), "--html", str(tmp_path / "c.html")]) == 0
     found = Elements((tmp_path / "c.html").read_text())
     printed = capsys.readouterr().out
-    assert "| published | tiny, 30 proposals | migrate | 2 |" in printed
+    assert "| published | tiny, 30 proposals | migrate | 2 on 1 |" in printed
     assert found.tags.count("table") == 1
     mean = (scores["migrate", 0] + scores["migrate", 1]) / 2
     assert f"migrate {mean:.3f}" in found.words
@@ -411,7 +415,7 @@ def test_runs_are_compared_with_the_spread_over_seeds(tmp_path, capsys):
     assert [best for best, _ in grid] == [
         max(e.score for e in run.evaluations if e.proposal <= k) for k in range(31)]
     code = exit_code(command.main, [str(tmp_path / "nowhere"), "--html"])
-    assert code == 2 and "name a run folder" in capsys.readouterr().err
+    assert code == 2 and "there is no " in capsys.readouterr().err
 
 
 def test_the_search_curve_of_one_run_is_written_as_a_picture(tmp_path, capsys):
@@ -423,3 +427,29 @@ def test_the_search_curve_of_one_run_is_written_as_a_picture(tmp_path, capsys):
     assert "gang: 0.5000" in picture.read_text() and "<style>" in picture.read_text()
     assert exit_code(command.main, [str(tmp_path), "--svg", str(picture)]) == 2
     assert "name one run folder" in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for path, says in ((tmp_path / "empty", "is no run, and holds none"),
+                       (tmp_path / "nowhere", "there is no ")):
+        assert exit_code(command.main, [str(path)]) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
+
+
+def test_a_run_made_twice_counts_once_and_own_tasks_are_kept_apart(tmp_path, capsys):
+    """Catches: twice the weight for what was done again, and tasks of two files in one line."""
+    for name in ("a", "b"):
+        run_search(tmp_path / name, steps=1)
+        record = {"config": dataclasses.asdict(migrate.resolve({"steps": 1}, Letters())),
+                  "modifiers": {}, "options": {"target": ""}, "command": []}
+        (tmp_path / name / "config.json").write_text(json.dumps(record))
+    summary = json.loads((tmp_path / "b" / "summary.json").read_text())
+    assert exit_code(command.main, [str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert len(lines) == 1 and lines[0].startswith("| task letters |") and "| 1 |" in lines[0]
+    (tmp_path / "b" / "summary.json").write_text(json.dumps(summary | {"task": "other letters"}))
+    assert exit_code(command.main, [str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| task")]
+    assert len(lines) == 2 and "| task other letters |" in "".join(lines)
