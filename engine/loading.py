@@ -4,13 +4,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
+from pathlib import Path
 
 import torch
 
 from engine.chat import special_end
 from engine.gguf import local_model, public_name
 from engine.lora import of_bitsandbytes
-from runlog.errors import UserError, explain_loading
+from runlog.errors import UserError, explain_loading, one_line
 
 
 def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
@@ -38,13 +39,25 @@ def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype)
     folder = local_model(source)
+    tokenizer = load_tokenizer(folder, source)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, ImportError, safetensors.SafetensorError) as error:
         raise UserError(explain_loading(source, error)) from error
     model.name_or_path = public_name(source) or model.name_or_path      # peft writes it down
     return model, tokenizer
+
+
+def load_tokenizer(folder: str, source: str):
+    """The tokenizer of a model. Raises UserError."""
+    import transformers
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:      # tokenizers raises plain Exceptions, for a stranger's files
+        if (Path(folder) / "config.json").exists():
+            raise UserError(f"the tokenizer of {source} cannot be read: "
+                            f"{one_line(error)}") from error
+        raise UserError(explain_loading(source, error)) from error
 
 
 def output_in_fp32(model) -> None:

@@ -200,6 +200,7 @@ def of_search(task, given: dict, defaults, methods: dict) -> tuple:
     resolve.
     """
     config = resolve(given, task, defaults, methods)
+    flags.check_bounds(task, {name: 0.01 for name in vars(task) if name.endswith("_seconds")})
     method, modifiers = build_method(config, task, given, methods)
     options = run_options(given)
     check_known(given, config, options, task, modifiers)

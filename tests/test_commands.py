@@ -47,6 +47,11 @@ from tests.support import HERE, command_line, read_json
     (["--lr", "nan"], "--lr must be a finite number"),
     (["--candidates-per-completion", "0"], "--candidates-per-completion must be at least 1"),
     (["--candidates-per-completion", "10", "--n-neighbors", "5"], "must be multiples of 10"),
+    (["--temperature", "inf"], "--temperature must be a finite number"),
+    (["--seed", "-1"], "--seed must be at least 0"),
+    (["--lora-r", "999999"], "is more than the"),
+    (["--task", "arc", "--program-seconds", "-1"], "--program-seconds must be at least 0.01"),
+    (["--task", "molecule", "--dock-seconds", "nan"], "--dock-seconds must be a finite number"),
     (["--warm-start-words", "99999"], "--warm-start-words must lie between 0 and"),
     (["--model", "./no/such/folder"], "there is no model folder ./no/such/folder"),
     (["--lora-targets", "nothing_proj"], "--lora-targets nothing_proj does not fit"),
@@ -84,6 +89,16 @@ def test_4bit_without_bitsandbytes(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", without)
     code, _, err = command_line(capsys, "--quantize", "4bit", "--out", tmp_path / "r")
     assert code == 2 and "pip install bitsandbytes" in err
+
+
+def test_a_damaged_tokenizer_is_called_one(capsys, tmp_path):
+    for text in ("{", "[]", '{"version": "1.0"}'):
+        model = tmp_path / f"model{len(text)}"
+        shutil.copytree(HERE / "tiny" / "wordsearch", model)
+        (model / "tokenizer.json").write_text(text)
+        code, _, err = command_line(capsys, "--model", model, "--out", tmp_path / "r")
+        assert code == 2 and f"the tokenizer of {model} cannot be read" in err, err
+        assert err.splitlines()[-1].startswith("error: ") and "Traceback" not in err
 
 
 def test_a_damaged_model_file_is_one_line(capsys, tmp_path):
