@@ -71,9 +71,9 @@ def test_defaults_preset_method_and_user_override_each_other_in_this_order():
 def test_a_budget_of_the_preset_gives_way_to_the_count_that_the_user_gives():
     def count(**given):
         config = migrate.resolve(dict(preset="novelty", **given), WordSearch())
-        return config.budget, config.steps
-    assert count() == (1000, 100) and count(budget=7) == (7, 100) and count(steps=5) == (None, 5)
-    assert count(proposals=30) == (None, 3)
+        return config.budget, config.steps, config.proposals
+    assert count() == (1000, None, 1000) and count(budget=7) == (7, None, 1000)
+    assert count(steps=5) == (None, 5, 50) and count(proposals=30) == (None, None, 30)
     with pytest.raises(UserError, match="Either says how long"):
         count(proposals=30, budget=9)
 
