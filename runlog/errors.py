@@ -20,9 +20,9 @@ class RunStopped(Exception):
     """The run cannot go on; what it found is on disk. One line, exit code 1."""
 
 
-class ScorerFailed(Exception):
-    """A scorer raised, or returned what no score can be. The run stops: a fault of the scorer is
-    never a low score. One line, exit code 1."""
+class TaskFailed(Exception):
+    """The code of a task raised, or returned what it should not. The run stops: a fault of the
+    scorer is never a low score. One line, exit code 1."""
 
 
 def one_line(error: Exception) -> str:
@@ -45,7 +45,7 @@ def exit_code(main, argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         print(f"error: {error}: pip install -r requirements.txt", file=sys.stderr)
         return 2
-    except (RunStopped, ScorerFailed) as error:
+    except (RunStopped, TaskFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -58,14 +58,16 @@ def endings(folder: Path, again: str):
     """
     try:
         yield
-    except (KeyboardInterrupt, RunStopped, ScorerFailed, MemoryError, RuntimeError) as error:
+    except (KeyboardInterrupt, RunStopped, TaskFailed, MemoryError, RuntimeError) as error:
         out_of_memory = is_out_of_memory(error)
         if isinstance(error, (RuntimeError, MemoryError)) and not out_of_memory:
             raise
-        if isinstance(error, ScorerFailed):
-            (folder / "error.log").write_text("".join(traceback.format_exception(error)))
         print(describe_stop(folder, "" if isinstance(error, RunStopped) else again),
               file=sys.stderr)
+        if isinstance(error, TaskFailed):
+            log = folder / "error.log"
+            log.write_text("".join(traceback.format_exception(error)))
+            print(f"the traceback is in {log}", file=sys.stderr)
         if out_of_memory:
             raise RunStopped(f"out of memory: {one_line(error)[:160]}. Continue with "
                              "--micro-batch 1, or choose a smaller group or model") from error

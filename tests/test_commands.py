@@ -36,7 +36,7 @@ from tests.support import HERE, command_line, read_json
     (["--method", "nowhere.py:mine"], "there is no file nowhere.py"),
     (["--preset", "magic"], "unknown preset 'magic'"),
     (["--no-such-flag", "1"], "Unrecognized options: --no-such-flag"),
-    (["--max-draws", "3"], "Unrecognized options: --max-draws"),      # without +novelty
+    (["--method", "migrate", "--max-draws", "3"], "Unrecognized options: --max-draws"),      # without +novelty
     (["--method", "migrate+novelty", "--max-draws", "0"], "--max-draws must be at least 1"),
     (["--step", "1"], "Unrecognized options: --step, 1 Perhaps you meant: --steps"),
     (["--steps", "x"], "--steps"),
@@ -174,8 +174,8 @@ def test_a_full_disk_is_one_line_also_for_the_checkpoint(capsys, tmp_path, monke
 
 @pytest.mark.parametrize("code, reason", [
     ("1 / 0", "ZeroDivisionError"), ("float('nan')", "scores lie in [0, 1]"),
-    ("2.0", "scores lie in [0, 1]"), ("None", "TypeError"),
-    ("tasks.Score(0.5, info={1: {2}})", "not JSON serializable")])
+    ("2.0", "scores lie in [0, 1]"), ("None", "the score None; it must be a number"),
+    ("tasks.Score(0.5, info={1: {2}})", "an info that JSON cannot hold")])
 def test_a_scorer_that_fails_stops_the_run_and_scores_nothing(code, reason, tmp_path, capsys):
     """Catches: a bare except that turns every fault of the scorer into score 0. What was scored
     before is kept."""
@@ -187,6 +187,8 @@ def test_a_scorer_that_fails_stops_the_run_and_scores_nothing(code, reason, tmp_
     assert code == 1 and reason in err and "best so far: '" in err and "Traceback" not in err
     assert [e["score"] for e in read_jsonl(tmp_path / "r" / "evals.jsonl")] == [0.5]
     assert "Traceback" in (tmp_path / "r" / "error.log").read_text()
+    assert f"the traceback is in {tmp_path / 'r' / 'error.log'}" in err
+    assert "broken.py:5: score() of wordsearch" in err
 
 
 # -------------------------------------------------------------------------- own tasks, own settings
@@ -241,7 +243,7 @@ def test_the_bundled_policy_is_known_through_a_link(tmp_path):
     program = "import migrate, tasks; print(migrate.resolve({}, tasks.WordSearch()).preset)"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True,
                           text=True, env={**os.environ, "PYTHONPATH": str(tmp_path / "link")})
-    assert done.stdout == "tiny\n"
+    assert done.stdout == "novelty\n"
 
 
 def test_every_setting_is_read_and_documented():

@@ -17,7 +17,7 @@ from domains import objectives
 from examples import arc_enumerate, baseline, graph_ga, yardsticks
 from reports.records import read
 from reports.rows import row_of
-from runlog.errors import ScorerFailed, UserError, exit_code
+from runlog.errors import TaskFailed, UserError, exit_code
 from runlog.folder import Run
 from runlog.ledger import read_evaluations
 from tasks import Molecule, Score, Task
@@ -104,7 +104,7 @@ def test_an_interrupted_baseline_goes_on_and_a_finished_one_is_left_alone(tmp_pa
     """Catches: candidates that are paid for twice, another result than without the interruption, a
     finished run that is overwritten, two searches in one folder."""
     search(tmp_path / "whole", counting(10), budget=18)
-    with pytest.raises(ScorerFailed):
+    with pytest.raises(TaskFailed):
         search(tmp_path / "parts", counting(10), Digits(fails_at="17"), budget=18)
     paid = (tmp_path / "parts" / "evals.jsonl").read_text()
     assert 7 <= paid.count("\n") < 20
