@@ -36,7 +36,7 @@ from tests.support import HERE, command_line, read_json
     (["--method", "nowhere.py:mine"], "there is no file nowhere.py"),
     (["--preset", "magic"], "unknown preset 'magic'"),
     (["--no-such-flag", "1"], "Unrecognized options: --no-such-flag"),
-    (["--method", "migrate", "--max-draws", "3"], "Unrecognized options: --max-draws"),      # without +novelty
+    (["--method", "migrate", "--max-draws", "3"], "Unrecognized options: --max-draws"),
     (["--method", "migrate+novelty", "--max-draws", "0"], "--max-draws must be at least 1"),
     (["--step", "1"], "Unrecognized options: --step, 1 Perhaps you meant: --steps"),
     (["--steps", "x"], "--steps"),
