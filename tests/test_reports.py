@@ -393,8 +393,8 @@ def test_runs_are_compared_with_the_spread_over_seeds(tmp_path, capsys):
     scores = {}
     for method, seed in (("migrate", 0), ("migrate", 1), ("random", 0)):
         folder = tmp_path / f"{method}{seed}"
-        command_line(capsys, "--target", "mob", "--proposals", 30, "--method", method, "--seed",
-                     seed, "--out", folder)
+        command_line(capsys, "--target", "mob", "--preset", "tiny", "--proposals", 30, "--method",
+                     method, "--seed", seed, "--out", folder)
         scores[method, seed] = json.loads((folder / "summary.json").read_text())["best_score"]
     assert exit_code(command.main, [str(tmp_path), "--html", str(tmp_path / "c.html")]) == 0
     found = Elements((tmp_path / "c.html").read_text())
