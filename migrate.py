@@ -39,14 +39,14 @@ from typing import NamedTuple
 import runlog.interrupts  # noqa: F401 (first: Ctrl-C is one line from here on)
 from hub.adapters import load_adapter
 from reports import pages
-from runlog import flags, plugins, settings
+from runlog import ending, flags, plugins, settings
 from runlog.completions import log_completions
 from runlog.errors import RunStopped, exit_code
 from runlog.folder import Run, opened
 from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, best_first
-from runlog.metrics import print_summary, search_summary, step_metrics
+from runlog.metrics import search_summary, step_metrics
 from runlog.slow import engine, torch  # imported at their first use: --help does not wait for them
-from tasks import FunctionTask, Score, Task, checked_scores, load_task_class
+from tasks import Score, Task, from_function, load_task_class, ready
 
 VERSION = "0.2.0"
 GIVE_UP_AFTER = 50      # steps in a row without a new candidate
@@ -284,7 +284,7 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
             row.new = True
     new = run.already_paid(fresh, step)         # not empty only after --resume
     index = {c: run.next_index() for c in fresh if c not in new}
-    for c, score in checked_scores(task, list(index)):
+    for c, score in task.score(list(index)):
         row = fresh[c]
         new[c] = Evaluation(index[c], step, row.proposal, row.origin, row.parents, c, score.value,
                             score.valid, row.tokens or None, score.info)
@@ -460,8 +460,9 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     state = State(**run.load_checkpoint(optimizer, policy.lora))
     archive = Archive()
     archive.add(run.resume_from(state.step))
-    task.fits, task.archive = functools.partial(engine.chat.fits, policy), archive
-    task.meet(settings.is_bundled(config.model, task), policy.n_parameters)
+    fits = functools.partial(engine.chat.fits, policy)
+    bundled = settings.bundled_policy(config.model, task)
+    task = ready(task, fits, archive, bundled, policy.n_parameters, run.say)
     prompt_ids = engine.chat.encode(policy, task.prompt())
     if policy.slow_because:
         run.say(f"the plain path, which is slower ({policy.slow_because})")
@@ -494,7 +495,8 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         # 3. replay, 4. group, 5. update
         group = [row for row in rows if row.kept] + replay(policy, task, recent, config, rng)
         lr = config.lr * (1 - progress(config, state, archive))
-        metrics = train(config, method, policy, optimizer, group, prompt_ids, lr)
+        rewards = torch.tensor(task.as_rewards([*archive.values(), *new], group))          # (G,)
+        metrics = train(config, method, policy, optimizer, group, rewards, prompt_ids, lr)
         clock.append(time.perf_counter())
 
         # 6. archive
@@ -511,16 +513,15 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
             state.start = len(archive)
             policy.model.load_state_dict(first_weights, strict=False)
             optimizer.state.clear()
-        run.log_step(step_metrics(state, archive, rows, group, metrics, clock))
+        run.log_step(step_metrics(state, task, rows, group, metrics, clock))
         log_completions(run, policy, task, rows, prompt_ids, step)
         run.save_checkpoint(asdict(state), optimizer, policy.lora)
 
     if method.trains:
         run.save_checkpoint(asdict(state), optimizer, policy.lora, force=True)
         policy.model.save_pretrained(run.folder / "adapter", save_embedding_layers=False)
-    evaluations = list(archive.values())
-    results = [(e.candidate, Score(e.score, e.valid, e.info)) for e in evaluations]
-    return search_summary(config, task, state, evaluations, stop) | task.conclude(results)
+    results = [(c, Score(e.score, e.valid, e.info)) for c, e in archive.items()]
+    return search_summary(config, task, state, stop) | task.conclude(results)
 
 
 def reason_to_stop(config: Config, state: State, archive: Archive) -> str | None:
@@ -564,11 +565,10 @@ def what_to_ask(config: Config, task: Task, policy: Policy, prompt_ids: list[int
     return [ask for ask in asks if ask.n]
 
 
-def train(config: Config, method: Method, policy: Policy, optimizer, group: list[Row],
+def train(config: Config, method: Method, policy: Policy, optimizer, group: list[Row], scores,
           prompt_ids: list[int], lr: float) -> dict:
     """Advantages and an update. A group whose rows are all worth the same teaches nothing and is
-    skipped. Returns metrics; raises RunStopped if loss or gradient are not finite."""
-    scores = torch.tensor([row.score for row in group])                                 # (G,)
+    skipped. scores: (G,). Returns metrics; raises RunStopped if loss or gradient are not finite."""
     advantages, in_loss = method.advantages(group, scores)                  # FORK: (G,) each
     if not method.trains or advantages.max() == advantages.min():
         return {"skipped": True}
@@ -588,14 +588,14 @@ def train(config: Config, method: Method, policy: Policy, optimizer, group: list
 def run(task: str | Task = "", *, argv: list[str] | None = None, **given) -> dict:
     """A search from Python: run("wordsearch", target="cement", seed=1). Returns its summary.
 
-    task: a name as for --task, an instance of a Task, or none but score=f, prompt="..". given: the
-    flags, with underscores. argv: the command line, where there was one. Raises UserError."""
-    task = FunctionTask(given) if "score" in given else task
-    given = settings.from_files(argv, task, given, Config(), METHODS, load_task_class)
+    task: a name as for --task, or an instance of a Task. Without one: score=f and prompt="..", see
+    domains/functions.py. given: what the command line has as flags, with underscores. argv: the
+    command line, where there was one. Raises UserError."""
+    task = task or from_function(given)
+    if argv is None:
+        given = settings.from_files(task, given, Config(), METHODS, load_task_class)
     task, given = settings.make_task(task or given.get("task", Config.task), given, load_task_class)
     config, method, modifiers, options = settings.of_search(task, given, Config(), METHODS)
-    if "lora_targets" not in given and config.lora_targets == Config.lora_targets:
-        config.lora_targets = engine.default_targets(settings.model_source(config.model, task))
     with opened(config, options, method, modifiers, task, argv) as this_run:
         if not this_run.finished:
             policy = load_policy(config, settings.model_source(config.model, task), options)
@@ -603,7 +603,7 @@ def run(task: str | Task = "", *, argv: list[str] | None = None, **given) -> dic
                 found = search(config, method, task, policy, this_run)
             this_run.finish(found)
             pages.write_safely(this_run.folder, task)
-    print_summary(this_run.folder)
+    ending.print_summary(this_run.folder, task, from_python=argv is None)
     return this_run.summary()
 
 

@@ -190,7 +190,7 @@ arc() {
 # Groups of ten: the mixture, the k of top-k, the update, scaling by the deviation, whose prompt
 # trains, who answers the neighbour prompt, whether a score of 0 trains.
 ablations() {
-  local seed target variant method group flags preset="--preset tiny" variants="
+  local preset=tiny seed target variant method group flags variants="
     mixture-10-0-0  migrate                 10,0,0
     mixture-5-0-5   migrate                 5,0,5
     mixture-0-0-10  migrate                 0,0,10
@@ -208,7 +208,7 @@ ablations() {
     base-neighbors  migrate+base-neighbors  4,1,5
     mask-zero       migrate                 4,1,5   --mask-zero
     keep-zero       migrate                 4,1,5   --no-mask-zero"
-  if [ -n "$MODEL" ]; then preset=""; fi
+  if [ -n "$MODEL" ]; then preset=paper; fi
   while read -r variant method group flags; do
     if [ -z "$variant" ]; then continue; fi
     IFS=, read -r on_policy greedy neighbors <<< "$group"
@@ -218,7 +218,7 @@ ablations() {
       if [ "$variant" != mask-zero ] && [ "$variant" != top-3 ]; then
         for target in $(words development | first 20); do
           search "ablations/wordsearch/$variant" wordsearch "$target" "$method" "$seed" $flags \
-                 $preset --proposals "$(size 1000 60)"
+                 --preset "$preset" --proposals "$(size 1000 60)"
         done
       fi
       if [ "$variant" != keep-zero ] && [ "$variant" != top-10 ] \

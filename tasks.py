@@ -9,7 +9,7 @@ become command-line flags. It has these methods and attributes:
     render(candidate)          str        the completion that would have proposed this candidate
     score(candidates)          iterator   of (candidate, Score), in any order, as results arrive
     warm_start(seed)           list[str]  candidates scored before the search (default: none)
-    solved(score)              bool       whether a score ends the search (default: at 1)
+    solved(score)              bool       whether a score ends the search (default: by solved_at)
     reveal()                   str        the target in full, shown at the end (default: `target`)
     conclude(evaluations)      dict       more for summary.json, from all (candidate, Score)
     picture(candidate, info)   str, None  an SVG element for the report page, all its text escaped
@@ -19,34 +19,39 @@ become command-line flags. It has these methods and attributes:
     archive                    dict       set by the search: {candidate: evaluation} so far
     name                       str        what the task is called
     bundled                    str, None  the folder in tiny/ with the policy that knows the prompts
+    solved_at                  float      the score that ends the search; None: none does
+    lower_is_better            bool       whether the lowest score is the best
     presets                    dict       settings of migrate.Config by name: "paper", "tiny", ..
                                           `method` may be one; a modifier's stand under its name
     default_preset             str        the preset that goes with the bundled policy
     candidates_per_completion  int        how many candidates one completion is asked for
 
-A candidate is a string. Two candidates are the same one if the strings are equal.
+A candidate is a string. Two candidates are the same one if the strings are equal. Scores lie in
+[0, 1], and 1 is the best. If the task says solved_at or lower_is_better, they may be any numbers:
+the archive keeps them as they are, and an update sees their ranks (domains/ranks.py).
 """
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from domains import arc_prompts, docking, grids, molecule_prompts, pictures, prompts, word_prompts
-from domains.answers import answer_word, program_in, smiles_in, words_in
-from domains.contract import Score, check_methods
-from domains.contract import checked_scores as checked_scores  # migrate.py's
-from domains.presets import real_models
+from domains.answers import answer_word, fenced, final_part, program_in, smiles_in, words_in
+from domains.bundled import neighbor_prompt
+from domains.contract import INVALID, Checked, Score, complete
+from domains.functions import Functions, options_in
+from domains.presets import ARC, MOLECULES, OF_POLICY, WORDS
+from domains.ranks import ranks
 from domains.sandbox import Result, open_sandbox
 from domains.words import closeness_rank, hidden_word, vector_of, vectors_for, word_vectors
 from domains.workers import workers
 from runlog.errors import UserError
+from runlog.ledger import Evaluation
 from runlog.plugins import import_file
-
-INVALID = Score(0.0, valid=False)
 
 
 @dataclass
@@ -56,38 +61,43 @@ class Task:
 
     name: ClassVar[str] = "task"
     bundled: ClassVar[str | None] = None
-    presets: ClassVar[dict[str, dict]] = {"paper": {}, "tiny": {}} | real_models()
+    solved_at: ClassVar[float | None] = 1.0
+    lower_is_better: ClassVar[bool] = False
+    presets: ClassVar[dict[str, dict]] = {}     # none of its own: those of the policy
     default_preset: ClassVar[str] = "tiny"      # with any model but the bundled policy it is paper
     candidates_per_completion = 1               # no field, so no flag; a subclass may make it one
     prompt_style = ""                           # the same
     styles: ClassVar[tuple[str, ...]] = prompts.STYLES
     style: ClassVar[str] = "bundled"            # until the search says which model it has
+    policy: ClassVar[str] = ""                  # the folder in tiny/, if it is a bundled one
     archive: ClassVar[dict] = {}
 
-    def __init_subclass__(cls):
-        check_methods(cls)          # what they return; errors name the line in the task's file
-
     def prompt(self) -> prompts.Prompt:
-        raise UserError(f"{type(self).__name__} has no prompt(): define it")
+        raise NotImplementedError
 
     def variation_prompt(self, parents: list[str]) -> prompts.Prompt:
-        raise UserError(f"{type(self).__name__} has no variation_prompt(): define it")
+        return neighbor_prompt(self.policy, self.prompt(), self.scored(parents))
 
     def parse(self, completion: str) -> list[str]:
-        text = completion.strip()
+        text = final_part(completion)
+        text = (fenced(text) or [text])[-1].strip()
         return [text] if text else []
 
     def render(self, candidate: str) -> str:
         return candidate
 
     def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
-        raise UserError(f"{type(self).__name__} has no score(): define it")
+        raise NotImplementedError
 
     def warm_start(self, seed: int) -> list[str]:
         return []
 
     def solved(self, score: Score) -> bool:
-        return score.value >= 1.0
+        if self.solved_at is None or not score.valid:
+            return False
+        if self.lower_is_better:
+            return score.value <= self.solved_at
+        return score.value >= self.solved_at
 
     def reveal(self) -> str:
         return self.target
@@ -109,6 +119,43 @@ class Task:
         return [(c, self.archive[c].score if c in self.archive else 0.0) for c in parents]
 
 
+    @property
+    def own_scale(self) -> bool:
+        """Whether scores may be any numbers, and not only those from 0 to 1."""
+        return self.lower_is_better or self.solved_at != 1
+
+    def as_rewards(self, known: Iterable[Evaluation], rows: list) -> list[float]:
+        """What an update sees of each row, in [0, 1]. known: all evaluations so far."""
+        if self.own_scale:
+            return ranks(known, rows, self.lower_is_better)
+        return [row.score for row in rows]
+
+    @staticmethod
+    def presets_with(policy: str) -> tuple[dict[str, dict], str]:
+        """The presets, and the default one, of a task that has none of its own."""
+        return OF_POLICY[policy]
+
+
+def ready(task: Task, fits: Callable, archive: dict, policy: str, size: float,
+          say: Callable[[str], None]) -> Checked:
+    """The task as a search uses it: it knows the model and the archive, and is held to what it
+    should do. policy: the bundled policy, by its folder; "": another model, of `size` parameters.
+    """
+    task.fits, task.archive, task.policy = fits, archive, policy
+    task.meet(bool(policy), size)
+    return Checked(task, policy, say)
+
+
+class FunctionTask(Functions, Task):
+    """What migrate.run(score=f, prompt="..") searches: all of it is in domains/functions.py."""
+
+
+def from_function(given: dict) -> Task | str:
+    """The task of run(score=f, ..), whose options are taken out of `given`; "": no score is given.
+    Raises UserError."""
+    return FunctionTask(**options_in(given)) if "score" in given else ""
+
+
 # ------------------------------------------------------------------------------------ word search
 
 @dataclass
@@ -127,14 +174,7 @@ class WordSearch(Task):
 
     name: ClassVar[str] = "wordsearch"
     bundled: ClassVar[str | None] = "wordsearch"
-    presets: ClassVar[dict[str, dict]] = {
-        "paper": dict(steps=100, n_on_policy=0, n_greedy=0, n_neighbors=10, top_k=3, lr=5e-5,
-                      lora_r=64, lora_alpha=16, inner_iterations=2, max_new_tokens=64)}
-    # tiny: chosen on the development targets; where the LoRA sits is explained in the policy's card
-    presets["tiny"] = presets["paper"] | dict(steps=None, proposals=1000, lr=5e-3, lora_r=16,
-                                              lora_alpha=64, lora_targets="2.mlp.up_proj")
-    presets["novelty"] = presets["tiny"] | dict(method="migrate+novelty", budget=1000, lr=1e-2)
-    presets |= real_models(proposals=1000, max_new_tokens=8)
+    presets: ClassVar[dict[str, dict]] = WORDS
     default_preset: ClassVar[str] = "novelty"
 
     def __post_init__(self):
@@ -201,19 +241,7 @@ class Molecule(Task):
 
     name: ClassVar[str] = "molecule"
     bundled: ClassVar[str | None] = "molecule"
-    presets: ClassVar[dict[str, dict]] = {
-        "paper": dict(steps=40, n_on_policy=2, n_greedy=1, n_neighbors=2, top_k=1, lr=5e-5,
-                      lora_r=64, lora_alpha=16, inner_iterations=2, max_new_tokens=256)}
-    # tiny: for the bundled policy, whose molecules are short. It trains on invalid answers, too.
-    presets["tiny"] = presets["paper"] | dict(
-        steps=None, proposals=200, lr=5e-3, lora_r=32, lora_alpha=32, lora_targets="all-linear",
-        inner_iterations=1, max_new_tokens=64, mask_zero=False)
-    # novelty: chosen on osimertinib_mpo and perindopril_mpo; pull_only keeps long searches alive
-    presets["novelty"] = presets["tiny"] | dict(method="migrate+novelty", budget=1000,
-                                                n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
-                                                novelty=dict(pull_only=True, patience=1000))
-    presets["paper-group"] = presets["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
-    presets |= real_models(proposals=300, temperature=0.7, max_new_tokens=64)
+    presets: ClassVar[dict[str, dict]] = MOLECULES
     default_preset: ClassVar[str] = "novelty"
 
     def __post_init__(self):
@@ -274,13 +302,7 @@ class Arc(Task):
     name: ClassVar[str] = "arc"
     bundled: ClassVar[str] = "arc"
     styles: ClassVar[tuple[str, ...]] = arc_prompts.STYLES
-    presets: ClassVar[dict[str, dict]] = {
-        "paper": dict(steps=64, n_on_policy=11, n_greedy=1, n_neighbors=4, top_k=1, lr=1e-5,
-                      lora_r=128, lora_alpha=32, inner_iterations=1, max_new_tokens=1024)}
-    # tiny: at this rate so small a policy learns, and does not collapse.
-    presets["tiny"] = presets["paper"] | dict(steps=None, proposals=1024, after_solved=32,
-                                              lr=5e-4, lora_r=32, max_new_tokens=32)
-    presets |= real_models(proposals=300, temperature=0.7, max_new_tokens=128)
+    presets: ClassVar[dict[str, dict]] = ARC
 
     def __post_init__(self):
         self.train, self.test = grids.load_pairs(self.target, self.arc_file)
@@ -340,47 +362,16 @@ class Arc(Task):
         return pictures.program(self.train, self.test, result.outputs)
 
 
-# ------------------------------------------------------------------- a function instead of a class
-
-class FunctionTask(Task):
-    """What migrate.run(score=.., prompt=..) searches; it takes these out of its arguments, `given`.
-
-    score: a candidate -> a number in [0, 1]; None: invalid. prompt: a string. parse: a completion
-    -> candidates (default: all of it). variation_prompt: parents, best last -> a string."""
-
-    def __init__(self, given: dict):
-        super().__init__()
-        self.own = {name: given.pop(name) for name in (
-            "score", "prompt", "parse", "variation_prompt") if name in given}
-        if not isinstance(self.own.get("prompt"), str):
-            raise UserError("score= needs prompt=, a string that asks for one candidate")
-        self.name = getattr(self.own["score"], "__name__", "function")
-
-    def prompt(self) -> str:
-        return self.own["prompt"]
-
-    def variation_prompt(self, parents: list[str]) -> str:
-        if "variation_prompt" in self.own:
-            return self.own["variation_prompt"](parents)
-        return (f"{self.prompt()}\n\nA good answer so far:\n{parents[-1]}\n\nGive a variation of "
-                "it that may be better. Answer in the same form.")
-
-    def parse(self, completion: str) -> list[str]:
-        return self.own.get("parse", super().parse)(completion)
-
-    def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
-        for candidate in candidates:
-            value = self.own["score"](candidate)
-            yield candidate, INVALID if value is None else Score(value)
-
-
 # -------------------------------------------------------------------------------- tasks by name
 
 TASKS: dict[str, type[Task]] = {"wordsearch": WordSearch, "molecule": Molecule, "arc": Arc}
 
 
-def load_task_class(name: str) -> type[Task]:
-    """A task of this file by name, or from path/to/file.py[:ClassName]. Raises UserError."""
+def load_task_class(name: str | type[Task]) -> type[Task]:
+    """A task of this file by name, or from path/to/file.py[:ClassName], or a class. Raises
+    UserError, also for a task without a prompt or a scorer."""
+    if isinstance(name, type):
+        return complete(name, Task)
     if name in TASKS:
         return TASKS[name]
     path, _, class_name = name.partition(":")
@@ -397,4 +388,4 @@ def load_task_class(name: str) -> type[Task]:
     if class_name not in classes:
         raise UserError(f"{path} defines the tasks {', '.join(classes) or '(none)'}: name one, as "
                         f"in {path}:ClassName")
-    return classes[class_name]
+    return complete(classes[class_name], Task)

@@ -56,14 +56,14 @@ from tests.support import (
 
 def test_defaults_preset_method_and_user_override_each_other_in_this_order():
     """Catches: a preset that wins over the user, a method's group that loses against a preset."""
-    plain = migrate.resolve({}, WordSearch())
-    assert (plain.preset, plain.method, plain.lr) == ("novelty", "migrate+novelty", 1e-2)
+    plain = migrate.resolve({"preset": "tiny"}, WordSearch())
+    assert (plain.preset, plain.method, plain.lr) == ("tiny", "migrate", 5e-3)
     assert (plain.n_on_policy, plain.n_greedy, plain.n_neighbors) == (0, 0, 10)
     grpo = migrate.resolve({"method": "grpo", "lr": 1.0}, WordSearch())
     assert (grpo.n_on_policy, grpo.n_greedy, grpo.n_neighbors, grpo.lr) == (10, 0, 0, 1.0)
     assert migrate.resolve({"method": "grpo", "n_on_policy": 3}, WordSearch()).n_on_policy == 3
-    novelty = migrate.resolve({"preset": "novelty"}, WordSearch())
-    assert (novelty.method, novelty.budget) == ("migrate+novelty", 1000)
+    novelty = migrate.resolve({}, WordSearch())
+    assert (novelty.preset, novelty.method, novelty.budget) == ("novelty", "migrate+novelty", 1000)
     assert migrate.resolve({"preset": "novelty", "method": "ns"}, WordSearch()).method == "ns"
     assert migrate.resolve({"model": "some/model"}, WordSearch()).preset == "paper"
 
@@ -71,9 +71,9 @@ def test_defaults_preset_method_and_user_override_each_other_in_this_order():
 def test_a_budget_of_the_preset_gives_way_to_the_count_that_the_user_gives():
     def count(**given):
         config = migrate.resolve(dict(preset="novelty", **given), WordSearch())
-        return config.budget, config.steps
-    assert count() == (1000, None) and count(budget=7) == (7, None)
-    assert count(steps=5) == (None, 5) and count(proposals=30) == (None, None)
+        return config.budget, config.steps, config.proposals
+    assert count() == (1000, None, 1000) and count(budget=7) == (7, None, 1000)
+    assert count(steps=5) == (None, 5, 50) and count(proposals=30) == (None, None, 30)
     with pytest.raises(UserError, match="Either says how long"):
         count(proposals=30, budget=9)
 
@@ -349,7 +349,8 @@ def in_the_update(method: Method, rows: list[Row], **given):
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     config = migrate.resolve(given, WordSearch())
     method = dataclasses.replace(method, update=record)
-    migrate.train(config, method, None, optimizer, rows, [9], 0.1)
+    scores = torch.tensor([row.score for row in rows])
+    migrate.train(config, method, None, optimizer, rows, scores, [9], 0.1)
     return seen[0] if seen else None
 
 
@@ -644,7 +645,7 @@ def test_order_of_arrival_does_not_matter_and_a_resume_pays_only_for_what_is_mis
 # -------------------------------------------------------------------------------------- from Python
 
 def test_a_search_from_python_is_the_search_of_the_command_line(tmp_path, capsys):
-    arguments = dict(target="mob", seed=3, preset="tiny", proposals=40)
+    arguments = dict(target="mob", seed=3, proposals=40, preset="tiny")
     summary = migrate.run("wordsearch", out=str(tmp_path / "python"), **arguments)
     flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
     assert support.command_line(capsys, *flags, "--out", tmp_path / "flags")[0] == 0

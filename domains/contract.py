@@ -1,117 +1,225 @@
-"""What a task of the user's own has to give back, checked at every call: one line says what is
-wrong and where, in the user's file."""
+"""What a search may rely on: each method of a task does what tasks.Task says, or the run stops.
+
+The search calls a task through `Checked`. Where the task's own code raises, calls sys.exit or
+returns what it should not, the user reads one line: the file and line of that code, and what was
+expected. A fault of a task is never taken for a low score.
+"""
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
+import math
+import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from runlog.errors import RunStopped, TaskFailed, UserError, one_line
+from domains import bundled
+from domains.prompts import Prompt
+from runlog.errors import TaskFailed, UserError, one_line
 
 
 @dataclass(frozen=True)
 class Score:
-    """value: f(candidate) in [0, 1]. valid: False if the candidate could not be scored; its value
-    is then 0, but a valid candidate may score 0 too. info: more for evals.jsonl, as JSON."""
+    """value: f(candidate), in [0, 1] unless the task has a scale of its own. valid: False if the
+    candidate could not be scored; its value is then 0, but a valid candidate may score 0 too.
+    info: more for evals.jsonl, as JSON."""
     value: float
     valid: bool = True
     info: dict = field(default_factory=dict)
 
 
-def is_strings(value) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+INVALID = Score(0.0, valid=False)
 
+
+# ------------------------------------------------------------------------- what methods return
 
 def is_prompt(value) -> bool:
-    return isinstance(value, (str, list)) and bool(value)
+    if isinstance(value, str):
+        return True
+    return isinstance(value, list) and bool(value) and all(
+        isinstance(turn, dict) and turn.get("role") in ("system", "user", "assistant")
+        and isinstance(turn.get("content"), str) for turn in value)
 
 
-# method: (what it should return, whether a value is that)
-RETURNS = {
-    "prompt": ("a string, or a list of chat turns", is_prompt),
-    "variation_prompt": ("a string, or a list of chat turns", is_prompt),
-    "parse": ("a list of candidates, which are strings ([]: none)", is_strings),
-    "render": ("a string", lambda value: isinstance(value, str)),
-    "warm_start": ("a list of candidates, which are strings", is_strings),
-    "score": ("pairs (candidate, score), or yield them one by one",
-              lambda value: isinstance(value, Iterable) and not isinstance(value, str))}
+def is_text(value) -> bool:
+    return isinstance(value, str)
 
 
-def check_methods(cls: type) -> None:
-    """Puts the check around those methods of RETURNS that a class defines itself."""
-    for name in RETURNS.keys() & vars(cls).keys():
-        method = vars(cls)[name]
-        if inspect.isfunction(method):
-            setattr(cls, name, checked(name, method))
+def is_list_of_text(value) -> bool:
+    return isinstance(value, list | tuple) and all(map(is_text, value))
 
 
-def checked(name: str, method: Callable) -> Callable:
-    """A method that raises TaskFailed where the task's own raises, or returns the wrong thing."""
-    expected, fits = RETURNS[name]
+def is_series(value) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | dict)
 
-    @functools.wraps(method)
-    def call(self, *args):
-        try:
-            result = method(self, *args)
-        except Exception as error:
-            raise failure(self, name, error) from error
-        except SystemExit as error:
-            raise failure(self, name, error) from error
-        if not fits(result):
-            raise TaskFailed(f"{place(method)}: {name}() should return {expected}, not "
-                             f"{one_line(repr(result))[:80]}")
+
+A_PROMPT = "a string, or a list of turns {'role': system, user or assistant, 'content': text}"
+PAIRS = "pairs (candidate, score)"
+RETURNS = {     # method: (whether a value is what it should return, what that is)
+    "prompt": (is_prompt, A_PROMPT),
+    "variation_prompt": (is_prompt, A_PROMPT),
+    "parse": (is_list_of_text, "a list of strings, the candidates of the completion ([]: none)"),
+    "render": (is_text, "a string"),
+    "warm_start": (is_list_of_text, "a list of strings"),
+    "score": (is_series, PAIRS)}
+
+
+class Checked:
+    """A task that is held to its contract. Every other attribute is the task's own.
+
+    policy: which of the bundled policies answers, by its folder in tiny/; "": another model. say:
+    prints a line. The methods raise TaskFailed, or the task's own UserError. The first prompt of a
+    kind that a bundled policy was not trained on is warned about.
+    """
+
+    def __init__(self, task, policy: str = "", say: Callable[[str], None] = print):
+        self.task, self.policy, self.say = task, policy, say
+        self.warned: set[str] = set()
+
+    def __getattr__(self, name: str):
+        value = getattr(self.task, name)
+        return functools.partial(self.call, name) if name in RETURNS else value
+
+    def call(self, name: str, *arguments):
+        """The task's method of this name, held to RETURNS."""
+        what = f"{name}() of {self.task.name}"
+        result = call(getattr(self.task, name), what, *RETURNS[name], *arguments)
+        if RETURNS[name][0] is is_prompt and name not in self.warned:
+            self.warn(name, result, what)
         return result
-    return call
 
+    def warn(self, name: str, prompt: Prompt, what: str) -> None:
+        opening = bundled.OPENINGS.get(self.policy, "")
+        if not (isinstance(prompt, str) and prompt.startswith(opening)) and self.policy:
+            self.warned.add(name)
+            self.say(f"warning: {what} is a prompt that the bundled policy {self.policy} has never "
+                     f"seen. It knows those that begin with {opening!r}: expect poor answers")
 
-def failure(task, name: str, error: BaseException) -> Exception:
-    """An error in a task's method, as one line with the place in the task's file where it came
-    from. Errors that are one line already stay as they are."""
-    if isinstance(error, (UserError, TaskFailed, RunStopped)):
-        return error
-    file = inspect.getsourcefile(type(task))
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-              if frame.filename == file]
-    where = f"{file}:{frames[-1].lineno}" if frames else place(getattr(type(task), name))
-    return TaskFailed(f"{where}: {name}() of {task.name} failed: {type(error).__name__}: "
-                      f"{one_line(error)}")
-
-
-def place(method: Callable) -> str:
-    code = inspect.unwrap(method).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
-
-
-def checked_scores(task, candidates: list[str]) -> Iterator[tuple[str, Score]]:
-    """task.score(candidates), checked: one score in [0, 1] for each candidate. A scorer may yield a
-    number instead of a Score. Raises TaskFailed, or the task's own UserError."""
-    missing = set(candidates)
-    try:
-        for pair in task.score(candidates) if candidates else ():
-            if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
-                raise TypeError("it should give pairs (candidate, score), one for each candidate, "
-                                f"not {pair!r}")
-            candidate, result = pair
-            if candidate not in missing:
-                raise ValueError(f"it scored {candidate!r}, which it was not asked for")
-            missing.discard(candidate)
-            yield candidate, checked_score(candidate, result)
+    def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
+        """A checked Score for each candidate, in any order, as results arrive. A scorer may give a
+        number instead of a Score."""
+        missing, method = set(candidates), self.task.score
+        if not missing:
+            return
+        what, lower = f"score() of {self.task.name}", self.task.lower_is_better
+        with guarded(method, what):
+            results = iter(self.call("score", candidates))
+            for result in results:
+                reason = wrong_result(result, missing, self.task.own_scale)
+                if reason:
+                    raise TaskFailed(f"{place(method, results=results)}: {what} {reason}")
+                candidate, score = result[0], as_score(result[1])
+                missing.discard(candidate)
+                info = score.info | ({"lower_is_better": True} if lower else {})
+                yield candidate, Score(float(score.value), bool(score.valid), info)
         if missing:
-            raise ValueError(f"it gave no score to {sorted(missing)[0]!r}")
-    except GeneratorExit:
+            raise TaskFailed(f"{place(method)}: {what} gave no score to {sorted(missing)[0]!r}")
+
+
+def complete(cls: type, base: type) -> type:
+    """The class of a task, if it has the two methods that each needs. base: tasks.Task. Raises
+    UserError."""
+    for method, gives in (("prompt(self)", A_PROMPT), ("score(self, candidates)", PAIRS)):
+        name = method.partition("(")[0]
+        if getattr(cls, name) is getattr(base, name):
+            file, line = inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
+            raise UserError(f"{short_path(file)}:{line}: the task {cls.__name__} has no {method}, "
+                            f"which gives {gives}")
+    return cls
+
+
+def as_score(result) -> Score:
+    return result if isinstance(result, Score) else Score(result)
+
+
+def wrong_result(result, missing: set[str], own_scale: bool) -> str:
+    """What is wrong with one thing that a scorer gave, ""; nothing. missing: the candidates that
+    have no score yet. own_scale: whether scores may be any finite number."""
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        return f"must yield {PAIRS}, not {shown(result)}"
+    candidate, score = result[0], as_score(result[1])
+    if not is_text(candidate):
+        return f"must yield {PAIRS}, not {shown(result)}"
+    if candidate not in missing:
+        return f"scored {candidate!r}, which it was not asked for"
+    gave = f"gave {candidate!r} the score {short(score.value)}"
+    if not hasattr(score.value, "__float__"):       # numbers of Python, numpy and torch have it
+        return f"{gave}; it must be a number, or a Score"
+    value = float(score.value)
+    if not score.valid and value:
+        return f"{gave}, and called it invalid: then the score is 0"
+    if own_scale and not math.isfinite(value):
+        return f"{gave}; it must be a finite number"
+    if not own_scale and not 0 <= value <= 1:       # NaN is not in [0, 1] either
+        return (f"{gave}; scores lie in [0, 1], unless the task says solved_at or "
+                "lower_is_better")
+    try:
+        json.dumps(score.info)                      # evals.jsonl keeps it
+    except (TypeError, ValueError) as error:
+        return f"gave {candidate!r} an info that JSON cannot hold: {one_line(error)}"
+    return ""
+
+
+# --------------------------------------------------------------------------- code of the user
+
+def call(function: Callable, what: str, is_right: Callable, expected: str, *arguments):
+    """function(*arguments). Raises TaskFailed.
+
+    what: what the user calls it. is_right: whether a result is what it should be. expected: what
+    that is, in words.
+    """
+    with guarded(function, what):
+        result = function(*arguments)
+    if not is_right(result):
+        raise TaskFailed(f"{place(function)}: {what} must return {expected}, not {shown(result)}")
+    return result
+
+
+@contextlib.contextmanager
+def guarded(function: Callable, what: str):
+    """Whatever the function raises within the block becomes a TaskFailed, sys.exit as well. What is
+    meant for the user already, and Ctrl-C, pass."""
+    try:
+        yield
+    except (UserError, TaskFailed):
         raise
     except (Exception, SystemExit) as error:
-        raise failure(task, "score", error) from error
+        said = f"raised {type(error).__name__}: {one_line(error)}"
+        if isinstance(error, SystemExit):
+            said = f"called sys.exit({one_line(error)})"
+        raise TaskFailed(f"{place(function, error)}: {what} {said}") from error
 
 
-def checked_score(candidate: str, result: Score | float) -> Score:
-    """What a scorer gave, as a Score of plain Python values. Raises TypeError or ValueError."""
-    score = result if isinstance(result, Score) else Score(float(result))
-    if not 0 <= score.value <= 1 or (score.value and not score.valid):  # NaN is not in [0, 1]
-        raise ValueError(f"it gave {candidate!r} the score {score.value}; scores lie in [0, 1], "
-                         "invalid: 0")
-    json.dumps(score.info)                                              # evals.jsonl keeps it
-    return Score(float(score.value), bool(score.valid), score.info)
+def place(function: Callable, error: BaseException | None = None, results=None) -> str:
+    """FILE:LINE of a function: the line that raised the error, that of the last yield of the
+    generator `results`, or that of its definition."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:            # a partial, an object that can be called
+        return getattr(function, "__name__", type(function).__name__)
+    line, frame = code.co_firstlineno, getattr(results, "gi_frame", None)
+    if frame is not None and frame.f_code is code:
+        line = frame.f_lineno
+    for step in traceback.extract_tb(error.__traceback__ if error else None):
+        if step.filename == code.co_filename:
+            line = step.lineno
+    return f"{short_path(code.co_filename)}:{line}"
+
+
+def short_path(path: str) -> str:
+    """A path from the working folder, if the file is in it."""
+    here = os.getcwd() + os.sep
+    return path.removeprefix(here)
+
+
+def short(value) -> str:
+    """A value in one line, cut."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:59] + "\u2026"
+
+
+def shown(value) -> str:
+    """A value with its type."""
+    return "None" if value is None else f"the {type(value).__name__} {short(value)}"

@@ -81,13 +81,17 @@ def molecule(style: str, words: str, rewards: str, parents: Parents) -> Prompt:
 
 def bundled_molecule(words: str, parents: Parents) -> str:
     """The wording that tiny/molecule was trained on."""
+    return f"Propose a molecule {words}. {bundled_hint(parents)}Answer with one SMILES string."
+
+
+def bundled_hint(parents: Parents) -> str:
+    """What to do with the parents, in that wording."""
     known = [smiles for smiles, _ in parents]
-    hint = ""
     if len(known) == 1:
-        hint = f"Make it a variation of: {known[0]} "
-    elif known:
-        hint = f"Learn from these, the last the best: {' '.join(known)} "
-    return f"Propose a molecule {words}. {hint}Answer with one SMILES string."
+        return f"Make it a variation of: {known[0]} "
+    if known:
+        return f"Learn from these, the last the best: {' '.join(known)} "
+    return ""
 
 
 def molecule_shots(n_parents: int) -> list[tuple[Parents, str]]:

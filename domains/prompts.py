@@ -36,3 +36,21 @@ def turns(system: str, shots: list[tuple[str, str]], request: str) -> Conversati
         conversation.append({"role": "user", "content": question})
         conversation.append({"role": "assistant", "content": answer})
     return [*conversation, {"role": "user", "content": request}]
+
+
+def ask_for_variation(prompt: Prompt, parents: Parents) -> Prompt:
+    """The task prompt, with the parents behind it and a request for a variation. Of a conversation
+    this is the last turn."""
+    if not isinstance(prompt, str):
+        *earlier, last = prompt
+        return [*earlier, last | {"content": ask_for_variation(last["content"], parents)}]
+    shown = "\n".join(quoted(candidate) for candidate, _ in parents)
+    wish = f"A good answer:\n{shown}\nGive a variation of it that may be better"
+    if len(parents) > 1:
+        wish = f"Good answers, the best last:\n{shown}\nGive another one that may be better"
+    return f"{prompt}\n\n{wish}, in the same form, and nothing else."
+
+
+def quoted(candidate: str) -> str:
+    """A candidate as a prompt shows it: between fences if it has several lines."""
+    return f"```\n{candidate}\n```" if "\n" in candidate else candidate

@@ -40,13 +40,17 @@ def words(style: str, n: int, parents: Parents, hidden: str) -> Prompt:
 
 def bundled_words(answer: str, parents: Parents) -> str:
     """The wording that tiny/wordsearch was trained on."""
+    return f"Guess the hidden word. {bundled_hint(parents)}Answer with {answer}."
+
+
+def bundled_hint(parents: Parents) -> str:
+    """What the parents say of the word, in that wording."""
     names = [word for word, _ in parents]
-    hint = ""
     if len(names) == 1:
-        hint = f"Its meaning is close to: {names[0]}. "
-    elif names:
-        hint = f"Its meaning is close to these, the last the closest: {', '.join(names)}. "
-    return f"Guess the hidden word. {hint}Answer with {answer}."
+        return f"Its meaning is close to: {names[0]}. "
+    if names:
+        return f"Its meaning is close to these, the last the closest: {', '.join(names)}. "
+    return ""
 
 
 def word_shots(n: int, parents: Parents) -> list[tuple[Parents, list[str]]]:

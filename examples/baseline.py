@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from domains.contract import Checked
 from reports import pages
+from runlog.ending import print_summary
 from runlog.flags import Parser
 from runlog.folder import Run
 from runlog.ledger import ON_POLICY, WARM_START, Evaluation
-from runlog.metrics import print_summary, summary
-from tasks import Score, Task, checked_scores
+from runlog.metrics import summary
+from tasks import Score, Task
 
 GIVE_UP_AFTER = 50      # steps in a row without a new candidate
 
@@ -75,7 +77,7 @@ def run(task: Task, settings: Settings, propose: Propose, folder: Path, program:
         found = search(task, settings, propose, files)
     files.finish(found)
     pages.write_safely(folder, task)
-    print_summary(folder)
+    print_summary(folder, task)
 
 
 def search(task: Task, settings: Settings, propose: Propose, files: Run) -> dict:
@@ -120,7 +122,7 @@ def evaluate(files: Run, task: Task, candidates: list[str], step: int,
              spent: int = 0) -> Iterator[Evaluation]:
     """Scores candidates and yields them in their order, each as soon as it and all before it are
     scored. What is paid for comes from the folder. spent: proposals so far."""
-    results = checked_scores(task, [c for c in candidates if c not in files.paid])
+    results = Checked(task).score([c for c in candidates if c not in files.paid])
     arrived: dict[str, Score] = {}
     for number, candidate in enumerate(candidates, 1):
         if candidate in files.paid:

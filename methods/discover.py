@@ -102,7 +102,7 @@ class Tree:
         if not self.known:
             return None
         names = [e.candidate for e in self.known]
-        values = puct([e.score for e in self.known], [self.best_child.get(c) for c in names],
+        values = puct([e.worth for e in self.known], [self.best_child.get(c) for c in names],
                       [self.visits[c] for c in names], self.total)
         return self.known[max(range(len(values)), key=values.__getitem__)]
 
@@ -115,8 +115,8 @@ class Tree:
             parent = self.choose()
         self.total += parent is not None
         for e in children:
-            best = self.best_child.get(parent.candidate, 0)
-            self.best_child[parent.candidate] = max(e.score, best)
+            best = self.best_child.get(parent.candidate, -math.inf)
+            self.best_child[parent.candidate] = max(e.worth, best)
         while parent:
             self.visits[parent.candidate] += 1
             parent = self.archive[parent.parents[0]] if parent.parents else None

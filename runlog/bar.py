@@ -36,7 +36,7 @@ class ProgressBar(tqdm):
 
     def scored(self, evaluation: Evaluation) -> None:
         self.evaluations += evaluation.step > 0
-        better = self.best is None or evaluation.score > self.best.score
+        better = self.best is None or evaluation.worth > self.best.worth
         if evaluation.valid and better:
             self.best = evaluation
         self.update(self.evaluations - self.n if self.unit == "evaluations" else 0)

@@ -21,8 +21,8 @@ class RunStopped(Exception):
 
 
 class TaskFailed(Exception):
-    """A method of a task raised, or returned what it must not. The run stops: a fault of a scorer
-    is never a low score. One line, exit code 1."""
+    """The code of a task raised, or returned what it should not. The run stops: a fault of the
+    scorer is never a low score. One line, exit code 1."""
 
 
 def one_line(error: Exception) -> str:
@@ -62,11 +62,12 @@ def endings(folder: Path, again: str):
         out_of_memory = is_out_of_memory(error)
         if isinstance(error, (RuntimeError, MemoryError)) and not out_of_memory:
             raise
-        if isinstance(error, TaskFailed):
-            (folder / "error.log").write_text("".join(traceback.format_exception(error)))
-            error.args = (f"{error} (traceback: {folder / 'error.log'})",)
         print(describe_stop(folder, "" if isinstance(error, RunStopped) else again),
               file=sys.stderr)
+        if isinstance(error, TaskFailed):
+            log = folder / "error.log"
+            log.write_text("".join(traceback.format_exception(error)))
+            print(f"the traceback is in {log}", file=sys.stderr)
         if out_of_memory:
             raise RunStopped(f"out of memory: {one_line(error)[:160]}. Continue with "
                              "--micro-batch 1, or choose a smaller group or model") from error

@@ -24,13 +24,19 @@ class Evaluation:
     # The tokens that a replay trains on: those sampled, the first EOS included, or the task's
     # rendering where a completion held several candidates. None: warm start.
     tokens: list[int] | None = None
-    info: dict = field(default_factory=dict)    # what else the scorer said
+    # What else the scorer said. {"lower_is_better": true}: of the task's scores the lowest is best.
+    info: dict = field(default_factory=dict)
+
+    @property
+    def worth(self) -> float:
+        """What the search maximises: the score, or its negative where the lowest score is best."""
+        return -self.score if self.info.get("lower_is_better") else self.score
 
 
 def best_first(evaluations: Iterable[Evaluation], k: int | None = None) -> list[Evaluation]:
     """The k best valid evaluations (None: all), best first; of equal scores the older one first."""
     valid = [e for e in evaluations if e.valid]
-    return sorted(valid, key=lambda e: (-e.score, e.index))[:k]
+    return sorted(valid, key=lambda e: (-e.worth, e.index))[:k]
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:

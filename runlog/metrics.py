@@ -1,23 +1,22 @@
-"""What a step and a finished run are reduced to: lines of steps.jsonl, summary.json, the screen."""
+"""What a search says of itself: lines of steps.jsonl, summary.json, its settings on the screen."""
 from __future__ import annotations
 
-import json
 import textwrap
 from dataclasses import asdict
-from pathlib import Path
 
 from runlog.ledger import Evaluation, best_first
 from runlog.settings import COUNTS
 
 
-def step_metrics(state, archive, rows: list, group: list, metrics: dict,
+def step_metrics(state, task, rows: list, group: list, metrics: dict,
                  clock: list[float]) -> dict:
     """One line of steps.jsonl (docs/runs.md explains every field).
 
-    state, archive: the search's, after the step. rows: what was drawn. group: what the update saw.
+    state, task: the search's, after the step. rows: what was drawn. group: what the update saw.
     metrics: what the update returned, with `by_row` in the order of the group. clock: the times
     before and after sampling, scoring and training.
     """
+    archive = task.archive
     best = archive.best(1)
     line = {"step": state.step, "proposals": state.proposals, "archive": len(archive),
             "start": state.start, "best": None, "best_score": 0.0}
@@ -29,16 +28,16 @@ def step_metrics(state, archive, rows: list, group: list, metrics: dict,
     n_tokens = sum(len(row.tokens) for row in rows)
     line["tokens_per_second"] = round(n_tokens / max(seconds[0], 1e-9))
     for origin in dict.fromkeys(row.origin for row in [*rows, *group]):
-        line[origin] = origin_metrics(origin, rows, group, metrics.get("by_row", []))
+        line[origin] = origin_metrics(origin, task, rows, group, metrics.get("by_row", []))
     return line
 
 
-def origin_metrics(origin: str, rows: list, group: list, by_row: list) -> dict:
+def origin_metrics(origin: str, task, rows: list, group: list, by_row: list) -> dict:
     """What a step drew of one origin; of replays, which are not drawn, what it replayed."""
     chosen = [row for row in rows if row.origin == origin]
     if not chosen:
         chosen = [row for row in group if row.origin == origin]
-    scores = [row.score for row in chosen]
+    scores = task.as_rewards(task.archive.values(), chosen)
     part = {"n": len(chosen), "score_mean": sum(scores) / len(scores), "score_max": max(scores),
             "repeats": sum(row.candidate is not None and not row.new for row in chosen),
             "invalid": sum(not row.valid for row in chosen)}
@@ -65,10 +64,11 @@ def summary(*, task: str, target: str, method: str, seed: int, model: str, prese
             "skipped_updates": skipped_updates, "seconds": round(seconds, 2)}
 
 
-def search_summary(config, task, state, evaluations: list[Evaluation], stop: str) -> dict:
+def search_summary(config, task, state, stop: str) -> dict:
     """The summary of a search of migrate.py. state: its State at the end."""
     return summary(task=task.name, target=task.reveal(), method=config.method, seed=config.seed,
-                   model=config.model, preset=config.preset, evaluations=evaluations,
+                   model=config.model, preset=config.preset,
+                   evaluations=list(task.archive.values()),
                    solved=state.solved_at is not None, stop=stop, proposals=state.proposals,
                    repeats=state.repeats, invalid=state.invalid, steps=state.step,
                    seconds=state.seconds, skipped_updates=state.skipped)
@@ -125,39 +125,3 @@ def differences(config, method, modifiers: dict, paper: dict) -> str:
     if not changed:
         return "search settings: the paper's"
     return "search settings: the paper's, but for " + ", ".join(changed)
-
-
-STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
-         "stale": "ended early, nothing new was proposed for many steps"}
-
-
-def print_summary(folder: Path) -> None:
-    """What a finished run found, on the screen."""
-    s = json.loads((folder / "summary.json").read_text())
-    program = ""                # several lines read better as they are
-    best = repr(s["best"])
-    if "\n" in (s["best"] or ""):
-        program, best = s["best"], "(below)"
-    how = STOPS[s["stop"]] if s["solved"] else f"not solved, {STOPS[s['stop']]}"
-    print(f"{s['target'] or s['task']}, {how}: best {best} with score {s['best_score']:.4f}, "
-          f"proposal {s['best_at_proposal']}")
-    print(f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, "
-          f"{s['repeats']} repeats, {s['invalid']} invalid), {s['steps']} steps, "
-          f"{s['seconds']:.0f} s")
-    names = list(s)
-    of_task = names[names.index("seconds") + 1:]        # what the task's conclude() added
-    more = [f"{name} {s[name]}" for name in of_task if not isinstance(s[name], list)]
-    if more:
-        print(", ".join(more))
-    if program:
-        print(f"\n{program}\n")
-    if not s["solved"]:
-        print(f"try another --seed, or a longer search: {longer(folder)}")
-    print(f"run: {folder} (its page: report.html)")
-
-
-def longer(folder: Path) -> str:
-    """The flag that doubles the length of a run."""
-    config = json.loads((folder / "config.json").read_text())["config"]
-    name = next(name for name in ("budget", "steps", "proposals") if config.get(name))
-    return f"--{name} {2 * config[name]}"

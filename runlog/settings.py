@@ -7,6 +7,7 @@ from typing import Literal
 
 from runlog import flags, plugins
 from runlog.errors import UserError
+from runlog.slow import engine
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
@@ -43,24 +44,38 @@ def model_source(model: str, task) -> str:
     return str(ROOT / "tiny" / task.bundled)
 
 
+def bundled_policy(model: str, task) -> str:
+    """Which of the policies in tiny/ --model means, by its folder; "": another model."""
+    folder = Path(model_source(model, task)).resolve()
+    return folder.name if folder.parent == ROOT / "tiny" else ""
+
+
 def is_bundled(model: str, task) -> bool:
     """Whether --model means one of the policies in tiny/."""
-    return Path(model_source(model, task)).resolve().parent == ROOT / "tiny"
+    return bool(bundled_policy(model, task))
 
 
-def preset_name(given: dict, task, defaults) -> str:
-    """The preset that the user names. Else the task's default one with a bundled policy, small-lm
-    with smollm2, and the paper's with any other model."""
-    model, default = given.get("model", defaults.model), "paper"
-    if is_bundled(model, task):
-        default = task.default_preset
-    elif model == "smollm2" and "small-lm" in task.presets:
+def presets_of(model: str, task) -> tuple[dict[str, dict], str]:
+    """{name: settings}, and the name of the default one. They are the task's own, if it has any,
+    else those that the policy brings. The default is small-lm with smollm2, and the paper's with
+    any other model but the bundled ones."""
+    policy = bundled_policy(model, task)
+    presets, default = task.presets_with(policy)
+    if task.presets:
+        presets, default = task.presets, task.default_preset if policy else "paper"
+    if model == "smollm2" and "small-lm" in presets:
         default = "small-lm"
+    return presets, default
+
+
+def choose_preset(given: dict, task, defaults) -> tuple[str, dict]:
+    """The preset that the user names, else the default one, and its settings. Raises UserError."""
+    presets, default = presets_of(given.get("model", defaults.model), task)
     preset = given.get("preset") or default
-    if preset not in task.presets:
+    if preset not in presets:
         raise UserError(f"unknown preset {preset!r} of {task.name}; choose from "
-                        f"{', '.join(task.presets)}")
-    return preset
+                        f"{', '.join(presets)}")
+    return preset, presets[preset]
 
 
 def resolve(given: dict, task, defaults, methods: dict):
@@ -69,8 +84,7 @@ def resolve(given: dict, task, defaults, methods: dict):
     given: {field: value}. task: a task or its class. defaults: the Config without any change.
     methods: migrate.METHODS.
     """
-    preset = preset_name(given, task, defaults)
-    in_preset = task.presets[preset]
+    preset, in_preset = choose_preset(given, task, defaults)
     _, modifiers = load_method(in_preset.get("method", defaults.method), methods)
     unknown = in_preset.keys() - asdict(defaults).keys() - modifiers.keys()
     if unknown:
@@ -126,11 +140,11 @@ def load_method(name: str, methods: dict) -> tuple:
 def build_method(config, task, given: dict, methods: dict) -> tuple:
     """The method with its modifiers applied, and {modifier: its settings}: preset < given."""
     method, modifiers = load_method(config.method, methods)
-    settings = {}
+    in_preset, settings = presets_of(config.model, task)[0][config.preset], {}
     for name, modifier in modifiers.items():
         if isinstance(modifier, type):
             own = {f.name: given[f.name] for f in fields(modifier) if f.name in given}
-            modifier = modifier(**{**task.presets[config.preset].get(name, {}), **own})
+            modifier = modifier(**{**in_preset.get(name, {}), **own})
             settings[name] = asdict(modifier)
         method = modifier(method)
     return method, settings
@@ -146,7 +160,7 @@ def as_flags(argv: list[str], defaults, methods: dict, load_class) -> dict:
     first = flags.first_look(argv, "task", "model", "method", "preset")
     cls = load_class(first.get("task", defaults.task))
     config = resolve(first, cls, defaults, methods)
-    in_preset = cls.presets[config.preset]
+    in_preset = presets_of(config.model, cls)[0][config.preset]
     _, modifiers = load_method(config.method, methods)
     groups = {"search": flags.described(type(defaults), asdict(config)),
               "this run": flags.described(RunOptions), f"task {cls.name}": flags.described(cls)}
@@ -165,13 +179,12 @@ def from_flags(argv: list[str], defaults, methods: dict, load_class, version: st
                        description=about.split("\n")[0] + "\n\n" + ALSO)
 
 
-def from_files(argv: list[str] | None, task, given: dict, *known) -> dict:
+def from_files(task, given: dict, *known) -> dict:
     """`given`, from Python, and what it does not say of the files that it names. Raises UserError.
 
-    argv, task: as migrate.run takes them. known: what from_flags takes.
+    task: as migrate.run takes it. known: what from_flags takes.
     """
-    files = given.get("resume") or given.get("config")
-    if argv is not None or not isinstance(task, str) or not files:
+    if not isinstance(task, str) or not (given.get("resume") or given.get("config")):
         return given
     named = given | {"task": task}
     words = [f"--{name.replace('_', '-')}={named[name]}"
@@ -180,8 +193,10 @@ def from_files(argv: list[str] | None, task, given: dict, *known) -> dict:
 
 
 def make_task(task, given: dict, load_class) -> tuple:
-    """The task, and `given` with the name of its class in it. task: a name, or an instance."""
+    """The task, and `given` with the name of its class in it. task: a name, or an instance.
+    load_class: from a name to a class; it checks the class, also one that it is given."""
     if not isinstance(task, str):
+        load_class(type(task))
         return task, {"task": task.name} | given
     cls = load_class(task)
     options = {f.name: given[f.name] for f in fields(cls) if f.name in given}
@@ -201,6 +216,8 @@ def of_search(task, given: dict, defaults, methods: dict) -> tuple:
     """
     config = resolve(given, task, defaults, methods)
     flags.check_bounds(task, {name: 0.01 for name in vars(task) if name.endswith("_seconds")})
+    if "lora_targets" not in given and config.lora_targets == defaults.lora_targets:
+        config.lora_targets = engine.default_targets(model_source(config.model, task))
     method, modifiers = build_method(config, task, given, methods)
     options = run_options(given)
     check_known(given, config, options, task, modifiers)

@@ -189,8 +189,8 @@ def test_a_full_disk_is_one_line_also_for_the_checkpoint(capsys, tmp_path, monke
 
 @pytest.mark.parametrize("code, reason", [
     ("1 / 0", "ZeroDivisionError"), ("float('nan')", "scores lie in [0, 1]"),
-    ("2.0", "scores lie in [0, 1]"), ("None", "TypeError"),
-    ("tasks.Score(0.5, info={1: {2}})", "not JSON serializable")])
+    ("2.0", "scores lie in [0, 1]"), ("None", "the score None; it must be a number"),
+    ("tasks.Score(0.5, info={1: {2}})", "an info that JSON cannot hold")])
 def test_a_scorer_that_fails_stops_the_run_and_scores_nothing(code, reason, tmp_path, capsys):
     """Catches: a bare except that turns every fault of the scorer into score 0. What was scored
     before is kept."""
@@ -202,6 +202,8 @@ def test_a_scorer_that_fails_stops_the_run_and_scores_nothing(code, reason, tmp_
     assert code == 1 and reason in err and "best so far: '" in err and "Traceback" not in err
     assert [e["score"] for e in read_jsonl(tmp_path / "r" / "evals.jsonl")] == [0.5]
     assert "Traceback" in (tmp_path / "r" / "error.log").read_text()
+    assert f"the traceback is in {tmp_path / 'r' / 'error.log'}" in err
+    assert "broken.py:5: score() of wordsearch" in err
 
 
 # -------------------------------------------------------------------------- own tasks, own settings

@@ -337,8 +337,9 @@ def test_the_readme_is_short():
 def test_the_readme_shows_what_a_search_prints_first():
     """Catches: an output in the README from before the last change to the screen or a preset."""
     task = TASKS["wordsearch"]()
-    method = migrate.METHODS["migrate"]
-    first_lines = metrics.describe(migrate.resolve({}, task), method, {}, task)
+    config = migrate.resolve({}, task)
+    method, modifiers = settings.build_method(config, task, {}, migrate.METHODS)
+    first_lines = metrics.describe(config, method, modifiers, task)
     assert f"```\n{first_lines}\nrun: runs/" in read("README.md")
 
 
@@ -444,7 +445,11 @@ def test_what_a_method_and_a_task_consist_of_is_documented():
         f.name for f in dataclasses.fields(Method)]
     page = first_column("docs/your-own-task.md", "method or attribute", "gives", "needed?")
     public = {name for name in vars(Task) if not name.startswith("_")}
-    assert set(page) | {"target", "fits", "archive", "scored"} == public
+    in_the_text = {"target", "fits", "archive", "scored", "style", "policy"}
+    for_the_search = {"own_scale", "as_rewards", "presets_with"}
+    assert set(page) | in_the_text | for_the_search == public
+    text = read("docs/your-own-task.md")
+    assert all(f"`self.{name}" in text for name in in_the_text - {"target"})
 
 
 def test_every_field_of_the_logs_is_explained(tmp_path):

@@ -129,7 +129,7 @@ def test_one_step_needs_no_other_file_than_tasks():
     assert names == {"runlog", "tasks", "reports", "hub"}
     called = set(re.findall(r"\bengine\.(\w+)", (HERE / "migrate.py").read_text()))
     assert called == {"load_model", "freeze", "exact_sampling", "attach", "add_lora", "chat",
-                      "default_targets", "sample", "token_logprobs", "fit_into_memory"}
+                      "sample", "token_logprobs", "fit_into_memory"}
 
 
 def test_the_top_level_holds_what_a_visitor_expects():

@@ -67,9 +67,9 @@ def test_real_searches_run_one_after_the_other_in_one_process(tmp_path, capsys):
     """migrate.py and a baseline, as run_all.sh writes them. Catches: a search that leaves something
     behind in the process, a line that means another module, output that is lost."""
     run = tmp_path / "runs"
-    lines = [f"migrate.py --task wordsearch --proposals 20 --resume {run / 'a'}",
+    lines = [f"migrate.py --task wordsearch --preset tiny --proposals 20 --resume {run / 'a'}",
              f"-m examples.yardsticks ridge --target mob --budget 20 --out {run / 'b'}",
-             f"migrate.py --task wordsearch --proposals 20 --out {run / 'c'}"]
+             f"migrate.py --task wordsearch --preset tiny --proposals 20 --out {run / 'c'}"]
     (tmp_path / "searches").write_text("\n".join(lines))
     argv = ["--out", str(run), "--file", str(tmp_path / "searches"), "--part", "0", "--parts", "1"]
     assert sweep.main(argv) == 0

@@ -17,8 +17,7 @@ from domains.words import PUBLISHED_WORDS
 from runlog import folder
 from runlog.errors import TaskFailed
 from runlog.ledger import read_evaluations
-from tasks import Arc, Molecule, Score, Task, UserError, WordSearch, checked_scores
-from tests.support import command_line
+from tasks import Arc, Checked, Molecule, Score, Task, UserError, WordSearch
 
 # ----------------------------------------------------------------------------------- the contract
 
@@ -29,16 +28,77 @@ from tests.support import command_line
     ([("c", 1)], "scored 'c', which it was not asked for"),
     ([("a", 2.0)], "'a' the score 2.0; scores lie in [0, 1]"),
     ([("a", float("nan"))], "'a' the score nan"),
-    ([("a", Score(0.5, valid=False))], "'a' the score 0.5"),
-    ([("a", Score(0.5, info={1: {2}}))], "not JSON serializable"),
-    ([("a", None)], "TypeError"), (7, "TypeError")])
-def test_a_faulty_scorer_is_never_a_low_score(results, reason):
+    ([("a", Score(0.5, valid=False))], "'a' the score 0.5, and called it invalid"),
+    ([("a", Score(0.5, info={1: {2}}))], "an info that JSON cannot hold"),
+    ([("a", None)], "the score None; it must be a number"),
+    ([("a", "0.5")], "the score '0.5'; it must be a number"), ([("a", [1])], "must be a number"),
+    ([0.1, 0.2], "must yield pairs (candidate, score), not the float 0.1"),
+    ([(0.1, "a")], "must yield pairs (candidate, score), not the tuple"), (["ab"], "not the str")])
+@pytest.mark.parametrize("form", [list, iter])
+def test_a_faulty_scorer_is_never_a_low_score(results, reason, form):
     """Catches: a bare except that turns every fault of a scorer into score 0."""
     class Faulty(Task):
         def score(self, candidates):
-            return iter(results)
-    with pytest.raises(TaskFailed, match=re.escape(reason)):
-        list(checked_scores(Faulty(), ["a", "b"]))
+            return form(results)
+    line = Faulty.score.__code__.co_firstlineno
+    with pytest.raises(TaskFailed, match=re.escape(reason)) as caught:
+        list(Checked(Faulty()).score(["a", "b"]))
+    assert f"test_tasks.py:{line}: score() of task" in str(caught.value)
+
+
+FAULTS = [      # (method, its body, what the user reads); the body stands in line 3
+    ("prompt(self)", "return None", "must return a string, or a list of turns"),
+    ("prompt(self)", "return [{'role': 'robot'}]", "must return a string, or a list"),
+    ("variation_prompt(self, parents)", "return parents", "must return a string, or a list"),
+    ("parse(self, completion)", "return completion", "must return a list of strings, the candidates"
+     " of the completion ([]: none), not the str 'cement'"),
+    ("parse(self, completion)", "return None", "([]: none), not None"),
+    ("parse(self, completion)", "return [1]", "([]: none), not the list [1]"),
+    ("parse(self, completion)", "return completion[99]", "raised IndexError"),
+    ("render(self, candidate)", "return 7", "must return a string, not the int 7"),
+    ("warm_start(self, seed)", "return 'cement'", "must return a list of strings, not the str"),
+    ("score(self, candidates)", "return 0.5", "(candidate, score), not the float 0.5"),
+    ("score(self, candidates)", "return None", "must return pairs (candidate, score), not None"),
+    ("score(self, candidates)", "1 / 0", "raised ZeroDivisionError: division by zero"),
+    ("score(self, candidates)", "sys.exit(3)", "called sys.exit(3)"),
+    ("score(self, candidates)", "yield 'cement', helper('cement')", "RuntimeError: no power"),
+    ("score(self, candidates)", "yield from [('cement', 2)]", "the score 2; scores lie")]
+
+
+@pytest.mark.parametrize("method, body, reason", FAULTS)
+def test_a_fault_of_a_task_is_one_line_with_its_place(method, body, reason, tmp_path, monkeypatch):
+    """Catches: a string whose every letter is a candidate, tracebacks from the search's own code,
+    a sys.exit that ends the search without a word."""
+    monkeypatch.chdir(tmp_path)
+    name = "faulty.py"
+    Path(name).write_text(f"import sys, tasks\nclass T(tasks.Task):\n    def {method}: {body}\n"
+                          "def helper(word): raise RuntimeError('no power')\n")
+    module = tasks.import_file.__wrapped__(name)
+    function = method.partition("(")[0]
+    arguments = {"prompt": (), "variation_prompt": (["stone"],), "warm_start": (0,),
+                 "score": (["cement", "stone"],)}.get(function, ("cement",))
+    task = Checked(module.T())
+    with pytest.raises(TaskFailed) as caught:
+        result = getattr(task, function)(*arguments)
+        list(result)
+    line = 4 if "helper" in body else 3
+    assert str(caught.value).startswith(f"{name}:{line}: {function}() of task ")
+    assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_meant_for_the_user_and_ctrl_c_pass_through_the_contract():
+    """Catches: an interrupted search that looks like a broken scorer."""
+    class Stopping(Task):
+        error: type = UserError
+
+        def score(self, candidates):
+            yield candidates[0], 0.5
+            raise self.error
+    for error in (UserError, KeyboardInterrupt):
+        task = Stopping()
+        task.error = error
+        with pytest.raises(error):
+            list(Checked(task).score(["a", "b"]))
 
 
 def test_a_scorer_may_give_numbers_of_any_kind_and_in_any_order():
@@ -48,77 +108,36 @@ def test_a_scorer_may_give_numbers_of_any_kind_and_in_any_order():
             assert candidates
             yield "b", np.float32(0.25)
             yield "a", Score(np.float64(1.0), valid=np.bool_(True))
-    scores = list(checked_scores(Numbers(), ["a", "b"]))
+    scores = list(Checked(Numbers()).score(["a", "b"]))
     assert scores == [("b", Score(0.25)), ("a", Score(1.0))]
     assert json.dumps([(score.value, score.valid) for _, score in scores])
-    assert list(checked_scores(Numbers(), [])) == []
+    assert list(Checked(Numbers()).score([])) == []
 
 
-OWN = """from tasks import Task
-class Mine(Task):
-    bundled = "wordsearch"
-    def prompt(self): return "Guess the hidden word. Answer with one English word."
-    def variation_prompt(self, parents): return self.prompt()
-    def parse(self, completion): return completion.split()[:1]
-    def score(self, candidates):
-        for c in candidates:
-            yield c, 0.5
-"""
+BODY = "    def prompt(self): return '?'\n    def score(self, candidates): return []\n"
 
 
-@pytest.mark.parametrize("line, changed, says", [
-    (6, "def parse(self, completion): return completion", "parse() should return a list of cand"),
-    (6, "def parse(self, completion): return [1]", "candidates, which are strings"),
-    (6, "def parse(self, completion): return None", "not None"),
-    (6, "def parse(self, completion): return 1 / 0", "failed: ZeroDivisionError: division by zero"),
-    (4, "def prompt(self): return None", "prompt() should return a string, or a list of chat"),
-    (4, "def prompt(self): return [{'role': 'user'}]", "a prompt is a string, or a list of"),
-    (5, "def variation_prompt(self, parents): return 7", "variation_prompt() should return"),
-    (7, "def score(self, candidates): return [0.5 for _ in candidates]",
-     "pairs (candidate, score), one for each candidate, not 0.5"),
-    (7, "def score(self, candidates): return None", "score() should return pairs"),
-    (7, "def score(self, candidates): import sys; sys.exit(3)", "failed: SystemExit: 3"),
-    (7, "def nothing(self, candidates):", "Mine has no score(): define it")])
-def test_what_is_wrong_with_a_task_is_one_line_that_names_the_place(
-        line, changed, says, tmp_path, capsys):
-    file = tmp_path / "mine.py"
-    lines = OWN.splitlines()
-    if line == 7 and "return" in changed or "exit" in changed:
-        del lines[7:]
-    lines[line - 1] = f"    {changed}"
-    file.write_text("\n".join(lines) + "\n")
-    code, _, err = command_line(capsys, "--task", file, "--steps", "2", "--out", tmp_path / "r")
-    last = err.splitlines()[-1]
-    assert code in (1, 2) and last.startswith("error: ") and says in last, err
-    assert "Traceback" not in err
-    if "a prompt is" not in says and "has no score" not in says:
-        assert f"{file}:{line}" in last
-    if code == 1:
-        assert str(tmp_path / "r" / "error.log") in last
-
-
-def test_a_function_and_a_prompt_are_a_search(tmp_path):
-    """The shortest way from Python. None is an invalid candidate."""
-    def vowels(word: str) -> float | None:
-        return None if "z" in word else sum(c in "aeiou" for c in word) / max(1, len(word))
-    found = migrate.run(score=vowels, prompt="Guess the hidden word. Answer with one English word.",
-                        parse=str.split, model="tiny/wordsearch", steps=3, max_new_tokens=4,
-                        out=str(tmp_path / "r"))
-    evaluations = read_evaluations(tmp_path / "r")
-    assert found["task"] == "vowels" and found["best_score"] == max(e.score for e in evaluations)
-    assert all(e.valid == ("z" not in e.candidate) for e in evaluations)
-    assert {e.origin for e in evaluations} == {"on-policy", "neighbor"}
-    with pytest.raises(UserError, match="score= needs prompt="):
-        migrate.run(score=vowels, model="tiny/wordsearch")
+def test_a_task_without_a_prompt_or_a_scorer_is_refused_before_a_model_is_loaded(tmp_path):
+    """Catches: a NotImplementedError from the search, after minutes of loading."""
+    lines = ["import tasks", "", "class Mine(tasks.Task):", *BODY.splitlines()]
+    for left_out, name in ((3, "prompt(self)"), (4, "score(self, candidates)")):
+        path = tmp_path / f"without_{left_out}.py"
+        path.write_text("\n".join(line for i, line in enumerate(lines) if i != left_out) + "\n")
+        with pytest.raises(UserError) as caught:
+            migrate.run(str(path), out=str(tmp_path / "run"))
+        assert f"without_{left_out}.py:3: the task Mine has no {name}" in str(caught.value)
+    with pytest.raises(UserError, match="the task Task has no prompt"):
+        migrate.run(Task(), out=str(tmp_path / "run"))
 
 
 def test_a_task_is_found_by_name_or_in_a_file(tmp_path):
     """Catches: a class that the file only imports, and a choice between two that is left to
     chance."""
     assert tasks.load_task_class("arc") is Arc
-    (tmp_path / "one.py").write_text("from tasks import Arc, Task\nclass Mine(Task): pass\n")
+    (tmp_path / "one.py").write_text(f"from tasks import Arc, Task\nclass Mine(Task):\n{BODY}")
     assert tasks.load_task_class(str(tmp_path / "one.py")).__name__ == "Mine"
-    (tmp_path / "two.py").write_text("import tasks\nclass A(tasks.Task): pass\nclass B(A): pass\n")
+    (tmp_path / "two.py").write_text("import tasks\nclass A(tasks.Task):\n"
+                                     f"{BODY}class B(A): pass\n")
     assert tasks.load_task_class(f"{tmp_path / 'two.py'}:B").__name__ == "B"
     for name, reason in (("two.py", "defines the tasks A, B: name one"),
                          ("two.py:C", "defines the tasks A, B: name one"),
@@ -217,7 +236,7 @@ def test_hostile_smiles_never_raise_and_canonical_forms_are_fixed_points(text):
     task = Molecule(target="fexofenadine_mpo")
     for candidate in task.parse(text):
         assert task.parse(candidate) == [candidate]
-        [(again, score)] = checked_scores(task, [candidate])
+        [(again, score)] = Checked(task).score([candidate])
         assert again == candidate and 0 <= score.value <= 1
 
 
@@ -239,7 +258,7 @@ def test_a_task_made_of_the_molecule_task_may_score_in_its_own_way():
         def score(self, candidates):
             for smiles in candidates:
                 yield smiles, Score(1 / len(smiles))
-    assert dict(checked_scores(Short(), ["CCO"])) == {"CCO": Score(1 / 3)}
+    assert dict(Checked(Short()).score(["CCO"])) == {"CCO": Score(1 / 3)}
 
 
 def test_a_broken_docking_installation_stops_the_run(tmp_path, monkeypatch):
@@ -249,14 +268,14 @@ def test_a_broken_docking_installation_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(docking, "__file__", str(script))
     monkeypatch.setattr(docking, "missing", lambda: None)
     with pytest.raises(TaskFailed, match="no obabel"):
-        list(checked_scores(Molecule(target="DRD2"), ["CCO"]))
+        list(Checked(Molecule(target="DRD2")).score(["CCO"]))
 
 
 @pytest.mark.skipif(docking.missing() is not None, reason=f"not installed: {docking.missing()}")
 def test_a_real_docking():
     """Slow (half a minute): Vina docks ethanol into DRD2. A salt cannot be prepared, and the reason
     says so."""
-    scores = dict(checked_scores(Molecule(target="DRD2"), ["CCO", "[Cl-].[Na+]"]))
+    scores = dict(Checked(Molecule(target="DRD2")).score(["CCO", "[Cl-].[Na+]"]))
     info = scores["CCO"].info
     assert -5 < info["vina"] < -1.5 and info["qed"] == pytest.approx(0.4068, abs=1e-3)
     assert scores["CCO"].value == pytest.approx(1 - (info["vina"] + 1 - info["qed"] + 12) / 10)
@@ -325,7 +344,7 @@ def test_arc_scores_a_real_task_in_the_sandbox():
     on no training input."""
     task = Arc(target="3c9b0459")
     same = "def transform(grid): return grid"
-    scores = dict(checked_scores(task, [ROTATE, same, "def transform(grid): return 1 / 0",
+    scores = dict(Checked(task).score([ROTATE, same, "def transform(grid): return 1 / 0",
                                         "import os\ndef transform(g): return g"]))
     assert scores[ROTATE] == Score(1.0, info={"predictions": [task.test[0][1]]})
     assert task.solved(scores[ROTATE])

@@ -4,7 +4,7 @@
     python -m tools.bench memory        # peak memory of two steps, here and in TRL
     python -m tools.bench gpu 8b        # random 4-bit weights in the shape of Llama-3.1-8B
     python -m tools.bench sandbox       # generated programs a second
-    python -m tools.bench wordsearch    # where the seconds of the default search go
+    python -m tools.bench wordsearch    # where the seconds of a search go, with --preset tiny
 
 The first two take P G C as numbers, and gpu takes P G C RANK behind the shape (8b; 3b:
 Llama-3.2-3B; toy: tiny). Only the first two use TRL, and without it they leave its part out:
@@ -196,8 +196,9 @@ class Side:
         G = len(completions)
         rows = [migrate.Row(ON_POLICY, [], tokens, "", score=i / G, valid=True)
                 for i, tokens in enumerate(completions)]
+        scores = torch.tensor([row.score for row in rows])
         migrate.train(self.config, migrate.METHODS["grpo"], self.policy, self.optimizer, rows,
-                      self.prompt, self.config.lr)
+                      scores, self.prompt, self.config.lr)
 
     def step(self) -> None:
         self.update(self.sample())
@@ -424,8 +425,8 @@ def run_programs(box: Sandbox, n: int) -> float:
 
 
 def wordsearch() -> None:
-    """Prints where the seconds of a word search go. The target is one that takes all of the 1,000
-    guesses."""
+    """Prints where the seconds of a search for a word go, with the preset tiny. The target is one
+    that takes all of the 1,000 guesses."""
     given = {"seed": 1, "target": "skillet", "preset": "tiny"}
     task, given = settings.make_task("wordsearch", given, tasks.load_task_class)
     config = migrate.resolve(given, task)
