@@ -24,6 +24,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ PROTEINS = (
     "DHFR DPP4 DRD2 DRD3 EGFR ESR1 ESR2 F10 F2 FGFR1 GBA HMGCR HSD11B1 HSP90AA1 IGF1R JAK2 KDR KIT "
     "LCK MAOB MAP2K1 MAPK1 MAPK14 MAPKAPK2 MET MMP13 NOS1 NR3C1 PARP1 PDE5A PGR PLK1 PPARA PPARD "
     "PPARG PTGS2 PTK2 PTPN1 REN ROCK1 SRC THRB").split()
+LAST = 1 << 16      # bytes of what a docking prints that are read: the end
 BROKEN = 3      # exit status of a docking process if the programs do not work
 
 
@@ -88,7 +90,7 @@ def dock_all(protein: str, molecules: list[str], seconds: float,
             time.sleep(0.05)
             for process, (smiles, deadline) in list(running.items()):
                 if process.poll() is not None:
-                    output = process.stdout.read().decode(errors="replace").strip()
+                    output = last_output(process)
                     del running[process]
                     kill(process)
                     yield smiles, read_result(process.returncode, output)
@@ -103,37 +105,51 @@ def dock_all(protein: str, molecules: list[str], seconds: float,
 
 def start(protein: str, smiles: str) -> subprocess.Popen:
     """A process that docks one molecule, in a session of its own so that it can be killed with all
-    that it starts. -P: modules are not looked for in the folder of this file."""
+    that it starts, and in a folder of its own, where all its files are. It prints into a file: a
+    pipe that nobody reads would stop it. -P: modules are not looked for in the folder of this file.
+    """
+    folder = tempfile.mkdtemp(prefix="dock-")
     environment = {"PATH": os.environ.get("PATH", ""), "MIGRATE_PARENT": str(os.getpid()),
-                   "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-P", __file__, protein, smiles], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
+                   "OMP_NUM_THREADS": "1", "TMPDIR": folder}
+    with open(Path(folder, "output"), "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", __file__, protein, smiles], stdin=subprocess.DEVNULL,
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment,
+            cwd=folder)
+    process.folder = folder
+    return process
+
+
+def last_output(process: subprocess.Popen) -> str:
+    """The end of what a docking process has printed."""
+    with open(Path(process.folder, "output"), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LAST))
+        return file.read().decode(errors="replace").strip()
 
 
 def read_result(status: int, output: str) -> dict:
     """The result of a docking process that has ended: the last line that it printed, as JSON.
 
-    If that is no JSON, the process crashed in RDKit or in Open Babel (both are C++), because of
-    this molecule. Raises DockingBroken if the process says that the programs do not work.
+    If that is no JSON object, the process crashed in RDKit or in Open Babel (both are C++), because
+    of this molecule. Raises DockingBroken if the process says that the programs do not work.
     """
     if status == BROKEN:
         lines = output.splitlines() or ["docking failed and printed nothing"]
         raise DockingBroken(lines[-1][:300])
     try:
-        return json.loads(output.splitlines()[-1])
-    except (ValueError, IndexError):
+        return dict(json.loads(output.splitlines()[-1]))
+    except (ValueError, TypeError, IndexError):
         return {"reason": f"docking ended with status {status}"}
 
 
 def kill(process: subprocess.Popen) -> None:
-    """Ends a docking process with all processes that it started, and closes its pipe."""
+    """Ends a docking process with all processes that it started, and removes its folder."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
     process.wait()
-    process.stdout.close()
+    shutil.rmtree(process.folder, ignore_errors=True)
 
 
 # -------------------------------------------------------------------------- in the docking process
@@ -143,6 +159,7 @@ def die_with(parent: int) -> None:
     def watch():
         while os.getppid() == parent:
             time.sleep(0.5)
+        shutil.rmtree(os.environ.get("TMPDIR", ""), ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
     threading.Thread(target=watch, daemon=True).start()
 

@@ -290,6 +290,29 @@ def test_a_broken_docking_program_is_not_a_bad_molecule(tmp_path, monkeypatch):
         list(docking.dock_all("DRD2", ["CCO"], 60))
 
 
+@pytest.mark.parametrize("prints, expected", [
+    ("print('x' * 300_000); print(json.dumps({'vina': -7.0, 'qed': 0.5}))",
+     {"vina": -7.0, "qed": 0.5}),
+    ("print(7)", {"reason": "docking ended with status 0"}),
+    ("print('[1]')", {"reason": "docking ended with status 0"}), ("", {"reason": "docking ended "
+                                                                        "with status 0"})])
+def test_whatever_a_docking_prints_is_read_and_its_files_go(prints, expected, tmp_path,
+                                                            monkeypatch):
+    """Catches: a pipe that is full, which stops the docking until its time is over; a number as the
+    last line; the folder of a docking that was killed."""
+    script = tmp_path / "dock.py"
+    script.write_text("import json, os, tempfile\nopen('here', 'w').write('x')\n"
+                      f"tempfile.mkstemp()\n{prints}\n")
+    monkeypatch.setattr(docking, "__file__", str(script))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(docking.tempfile, "tempdir", str(tmp_path / "tmp"))
+    assert dict(docking.dock_all("DRD2", ["CCO"], 60)) == {"CCO": expected}
+    script.write_text("import time\ntime.sleep(60)")
+    [(_, result)] = docking.dock_all("DRD2", ["CCO"], seconds=0.2)
+    assert "not docked within" in result["reason"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_the_docking_process_imports_nothing_from_its_own_folder(tmp_path, monkeypatch):
     """Its file lies beside modules of this project, which a package of the same name that RDKit or
     dockstring imports must not be mistaken for."""
