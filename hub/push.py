@@ -20,8 +20,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hub.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_NAME
 from hub.card import describe_base, model_card
-from reports.curves import search_curve
-from reports.plots import standalone
+from reports.pages import search_picture
 from runlog.errors import UserError, one_line
 from runlog.ledger import read_evaluations
 
@@ -153,7 +152,7 @@ def artifact(folder: Path, repo: str, base: str) -> dict[str, bytes]:
     adapter[BASE_NAME] = described.name
     card = model_card(repo, record, summary, evaluations, described)
     files = {"README.md": str(card).encode(),
-             "search.svg": standalone(search_curve(evaluations)).encode(),
+             "search.svg": search_picture(folder).encode(),
              ADAPTER_CONFIG: json.dumps(adapter, indent=2).encode(),
              ADAPTER_WEIGHTS: (folder / "adapter" / ADAPTER_WEIGHTS).read_bytes()}
     for name in SEARCH:

@@ -19,10 +19,8 @@ from pathlib import Path
 
 from reports import pages
 from reports.comparison import comparison_page
-from reports.curves import search_curve
-from reports.plots import standalone
-from reports.records import find_runs, is_finished, read
-from reports.rows import rows_from, word_groups, write_csv
+from reports.records import find_runs, read
+from reports.rows import Found, rows_from, word_groups, write_csv
 from reports.tables import Table, compare, markdown
 from runlog.errors import UserError, exit_code
 from tasks import TASKS
@@ -32,33 +30,31 @@ TARGETS = Path(__file__).resolve().parent.parent / "data" / "wordsearch_targets.
 
 def main(argv: list[str]) -> None:
     args = parse_arguments(argv)
-    for path in args.paths:
-        if not path.exists():
-            raise UserError(f"there is no {path}")
-        if path.suffix != ".csv" and not find_runs([path]):
-            raise UserError(f"{path} is no run, and holds none (a run has config.json and "
-                            "evals.jsonl)")
-    if args.html is None and args.svg is None:
-        print_tables(tables_of(args))
-        return
     folders = find_runs(args.paths)
-    if not folders or (args.svg and len(folders) > 1):
-        what = "one run folder" if args.svg else "a run folder, or folders that hold some"
-        raise UserError(f"{len(folders)} runs in {', '.join(map(str, args.paths))}: name {what}")
     if args.svg:
-        picture = standalone(search_curve(read(folders[0]).evaluations))
-        args.svg.write_text(picture, encoding="utf-8")
+        if len(folders) != 1:
+            raise UserError(f"{len(folders)} runs in {', '.join(map(str, args.paths))}: name one "
+                            "run folder")
+        args.svg.write_text(pages.search_picture(folders[0]), encoding="utf-8")
         print(args.svg)
-    elif len(folders) == 1:
+    elif args.html is not None and len(folders) == 1:
         print(pages.write(folders[0], args.html, task_file=args.task))
         warn_of_code(folders[0], args.task)
     else:
-        tables = tables_of(args)
-        print_tables(tables)
-        finished = [folder for folder in folders if is_finished(folder)]
-        file = Path(args.html or "comparison.html")
-        file.write_text(comparison_page(tables, finished), encoding="utf-8")
-        print(file)
+        found = rows_of(args)
+        tables = compare(found.rows, args.against)
+        print("\n\n".join(map(markdown, tables)))
+        if args.html is not None:
+            print(write_comparison(Path(args.html or "comparison.html"), tables, found))
+
+
+def write_comparison(file: Path, tables: list[Table], found: Found) -> Path:
+    """The page of many runs. Rows of CSV files have no curves."""
+    drawn = [(row, run) for row, run in zip(found.rows, found.runs) if run]
+    if not drawn:
+        raise UserError("a page needs run folders; a CSV file has no curves")
+    file.write_text(comparison_page(tables, *map(list, zip(*drawn))), encoding="utf-8")
+    return file
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -92,17 +88,14 @@ def warn_of_code(folder: Path, task_file: str) -> None:
               file=sys.stderr)
 
 
-def tables_of(args: argparse.Namespace) -> list[Table]:
-    """The tables of all rows; with --csv the rows are written as well."""
-    rows = rows_from(args.paths, word_groups(args.targets))
+def rows_of(args: argparse.Namespace) -> Found:
+    """All rows, with a word on what is left out; with --csv they are written as well."""
+    found = rows_from(args.paths, word_groups(args.targets))
+    for line in found.left_out:
+        print(f"{line}: left out", file=sys.stderr)
     if args.csv:
-        write_csv(args.csv, rows)
-    return compare(rows, args.against)
-
-
-def print_tables(tables: list[Table]) -> None:
-    if tables:
-        print("\n\n".join(markdown(table) for table in tables))
+        write_csv(args.csv, found.rows)
+    return found
 
 
 if __name__ == "__main__":

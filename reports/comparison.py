@@ -5,68 +5,92 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 
+from reports.charts import comparison_chart, library, picture, score_scale
 from reports.labels import base_name
-from reports.markup import document, esc, soft, table
-from reports.plots import Plot, up_to
-from reports.records import RunFiles, read
-from reports.rows import key_of, row_of
+from reports.markup import columns, document, esc, figure, soft, table
+from reports.pages import ZOOM
+from reports.records import RunFiles, lowest_is_best, worth
 from reports.tables import Table, grouped
 
-DASHES = ("", "8 4", "2 3", "12 4 2 4")     # they show a line that lies on another one
+SCORE, SOLVED, VALID = ("best score so far", "share of searches solved",
+                        "share of valid candidates among those drawn")
 
 
-def comparison_page(tables: list[Table], folders: list[Path]) -> str:
-    """The page as HTML. folders: finished runs, whose curves are drawn."""
-    runs = list({key_of(run): run for run in map(curve_of, folders)}.values())
-    parts = [f"<h1>{len(runs)} runs</h1>", *map(table, tables)]
-    for (task, protocol), chosen in grouped(runs, "task", "protocol").items():
-        targets, seeds = ({run[name] for run in chosen} for name in ("target", "seed"))
+def comparison_page(tables: list[Table], rows: list[dict], runs: list[RunFiles]) -> str:
+    """The page as HTML. rows, runs: the finished runs whose curves are drawn, and their rows; they
+    are those of the tables."""
+    curves = [curves_of(row, run) for row, run in zip(rows, runs)]
+    methods = sorted({row["method"] for row in rows},
+                     key=lambda method: (base_name(method) != "migrate", method))
+    charts, data = {}, {}
+    parts = [f"<h1>{len(runs)} runs</h1>",
+             *(table(one, f"runs-{i}.csv") for i, one in enumerate(tables, 1)),
+             f'<p class="soft scripted" hidden>{esc(ZOOM)}</p>']
+    for (task, protocol), chosen in grouped(curves, "task", "protocol").items():
+        targets, seeds = ({curve[name] for curve in chosen} for name in ("target", "seed"))
         parts += [f"<h2>{esc(task)}, {esc(protocol)}</h2>",
                   soft(f"Runs: {len(chosen)}, targets: {len(targets)}, seeds: {len(seeds)}. A "
                        "seed's curve is the mean over its targets; lines are means over seeds, "
-                       "bands reach from the least seed to the greatest."),
-                  comparison_curve(chosen, 0, "best score so far")]
-        if any(run["grid"][-1][1] for run in chosen):
-            parts.append(comparison_curve(chosen, 1, "share of searches solved"))
-        drawing = [run for run in chosen if run["valid"]]
-        if drawing:
-            parts.append(valid_curve(drawing))
-    return document(f"{len(runs)} runs", "".join(parts))
+                       "bands reach from the least seed to the greatest.")]
+        for title in (SCORE, SOLVED, VALID):
+            drawn = mean_curves([curve for curve in chosen if curve[title]], title)
+            if title == SOLVED and not any(row["mean"] for row in drawn):
+                continue
+            if drawn:
+                what = "% of the search" if title == VALID else chosen[0]["what"]
+                scale = score_scale([row[key] for row in drawn for key in ("low", "high")])
+                name = f"chart-{len(charts)}"
+                used = [method for method in methods if any(r["method"] == method for r in drawn)]
+                charts[name] = comparison_chart(methods, used, what, title, scale)
+                data[f"curves:{name}"] = columns(drawn)
+                parts.append(figure(name, f"curves:{name}", picture(charts[name], curves=drawn)))
+    return document(f"{len(runs)} runs", "".join(parts), charts, data, library())
 
 
-def curve_of(folder: Path) -> dict:
-    """The row of a finished run and what its curves need: `grid`, and `what` was fixed."""
-    run = read(folder)
-    row = row_of(run, {})
-    what = "evaluations" if run.record["config"].get("budget") else "proposals"
-    grid = progress(run, row["limit"])
-    return row | {"what": what, "grid": grid, "valid": valid_shares(run.steps)}
+def curves_of(row: dict, run: RunFiles) -> dict:
+    """The row of a finished run, the points [(x, y)] of its curves, and `what` was fixed."""
+    what = "evaluations" if run.record["config"]["budget"] else "proposals"
+    grid, shares = progress(run, row["limit"]), valid_shares(run.steps)
+    xs = [row["limit"] * k / (len(grid) - 1) for k in range(len(grid))]
+    return row | {"what": what, SCORE: [(x, best) for x, (best, _) in zip(xs, grid)],
+                  SOLVED: [(x, solved) for x, (_, solved) in zip(xs, grid)],
+                  VALID: [(100 * (k + 0.5) / len(shares), share)
+                          for k, share in enumerate(shares)]}
 
 
 def progress(run: RunFiles, limit: int, n: int = 100) -> list[tuple[float, float]]:
     """(best score so far, 1.0 if solved else 0.0) after 0, 1/n, .., n/n of `limit`, which counts
     unique evaluations if the run has a budget of them, else proposals."""
     evaluations, summary = run.evaluations, run.summary
-    budget = run.record["config"].get("budget")
     n_warm = sum(e.step == 0 for e in evaluations)
-    grid, best, solved, used = [], 0.0, 0.0, 0
+    grid, best, solved, used = [], None, 0.0, 0
     for k in range(n + 1):
         while used < len(evaluations):
             e = evaluations[used]
-            cost = max(0, used + 1 - n_warm) if budget else e.proposal
+            cost = e.proposal
+            if run.record["config"]["budget"]:
+                cost = max(0, used + 1 - n_warm)
             if cost > limit * k / n:
                 break
-            best = max(best, e.score)
+            if e.valid and (best is None or worth(e) > worth(best)):
+                best = e
             if summary["solved"] and e.candidate == summary["best"]:
                 solved = 1.0
             used += 1
-        grid.append((best, solved))
+        grid.append((before_any(evaluations) if best is None else best.score, solved))
     return grid
 
 
-def valid_shares(steps: list[dict], n: int = 20) -> list[tuple[float]]:
+def before_any(evaluations: list) -> float:
+    """The score before there is a valid candidate: 0, or the worst one if 0 may be a good one."""
+    valid = [e for e in evaluations if e.valid]
+    if lowest_is_best(evaluations) or any(e.score < 0 for e in valid):
+        return min(valid, key=worth).score if valid else 0.0
+    return 0.0
+
+
+def valid_shares(steps: list[dict], n: int = 20) -> list[float]:
     """The share of valid candidates among those that a search drew, in each of n equal parts of its
     steps. Empty for searches that log no steps, or fewer than n."""
     counts = []
@@ -78,43 +102,21 @@ def valid_shares(steps: list[dict], n: int = 20) -> list[tuple[float]]:
     parts = [counts[len(counts) * k // n:len(counts) * (k + 1) // n] for k in range(n)]
     if not all(parts):
         return []
-    return [(sum(valid for valid, _ in part) / max(1, sum(n for _, n in part)),) for part in parts]
+    return [sum(valid for valid, _ in part) / max(1, sum(n for _, n in part)) for part in parts]
 
 
-def valid_curve(runs: list[dict]) -> str:
-    """How the share of valid candidates changes during a search, one line a method."""
-    whole = [run | {"grid": run["valid"], "limit": 100, "what": "% of the search"} for run in runs]
-    return comparison_curve(whole, 0, "share of valid candidates among those drawn")
-
-
-def comparison_curve(runs: list[dict], which: int, y_label: str) -> str:
-    """One line a method: the mean over its seeds of the mean over a seed's targets; the band
-    reaches from the least seed to the greatest. which: 0 or 1, the part of `grid` that is drawn."""
-    limit, n = runs[0]["limit"], len(runs[0]["grid"])
-    xs = [limit * k / (n - 1) for k in range(n)]
-    curves = seed_curves(runs, which)
-    highest = max(max(curve) for seeds in curves.values() for curve in seeds)
-    plot = Plot(950, 330, (0, limit), (0, up_to(highest)), runs[0]["what"])
-    labels = []
-    for number, (method, seeds) in enumerate(curves.items()):
-        colour = f"m{number % 8}"
-        columns = list(zip(*seeds))
-        if len(seeds) > 1:
-            plot.band(list(zip(xs, map(min, columns))), list(zip(xs, map(max, columns))), colour)
-        mean = [statistics.fmean(ys) for ys in columns]
-        plot.line(list(zip(xs, mean)), "mean", colour, dash=DASHES[number % len(DASHES)])
-        labels.append((mean[-1], f"{method} {mean[-1]:.3f}", colour))
-    plot.end_labels(labels)
-    caption = f"<figcaption><b>{esc(y_label)}</b></figcaption>"
-    return f"<figure>{plot.svg(y_label)}{caption}</figure>"
-
-
-def seed_curves(runs: list[dict], which: int) -> dict[str, list[list[float]]]:
-    """{method: [the curve of each seed, the mean over its targets]}; migrate comes first."""
-    grids: dict[str, dict] = {}
+def mean_curves(runs: list[dict], title: str) -> list[dict]:
+    """The rows of a chart: of each method and x the mean over its seeds of the mean over a seed's
+    targets, the least and the greatest seed."""
+    seeds: dict[str, dict] = {}
     for run in runs:
-        curve = [point[which] for point in run["grid"]]
-        grids.setdefault(run["method"], {}).setdefault(run["seed"], []).append(curve)
-    order = sorted(grids, key=lambda method: (base_name(method) != "migrate", method))
-    return {method: [[statistics.fmean(ys) for ys in zip(*curves)]
-                     for curves in grids[method].values()] for method in order}
+        seeds.setdefault(run["method"], {}).setdefault(str(run["seed"]), []).append(run[title])
+    rows = []
+    for method, of_method in sorted(seeds.items()):
+        means = [[statistics.fmean(y for _, y in points) for points in zip(*curves)]
+                 for curves in of_method.values()]
+        xs = [x for x, _ in next(iter(of_method.values()))[0]]
+        rows += [{"x": round(x, 2), "method": method, "mean": round(statistics.fmean(ys), 5),
+                  "low": round(min(ys), 5), "high": round(max(ys), 5), "seeds": len(ys)}
+                 for x, ys in zip(xs, zip(*means))]
+    return rows

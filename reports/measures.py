@@ -1,7 +1,7 @@
 """Statistics over runs: areas under curves, bootstrap intervals, paired differences.
 
 A row is one run (rows.py). All intervals are 95% bootstrap intervals over targets: the seeds of a
-target stay together.
+target stay together. Fewer than five targets say too little about others: they get no interval.
 """
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+FEWEST = 5          # targets that an interval needs
+
 
 class Estimate(NamedTuple):
     value: float
-    low: float          # 95% interval
-    high: float
-    n: int              # of targets
+    interval: tuple[float, float] | None    # 95%; None: there are too few targets
+    targets: int
 
 
 class Gain(NamedTuple):
     """How much higher one mean is than another, in percent, over pairs of (objective, seed)."""
     percent: float
-    low: float              # 95% interval; of a single objective: the lowest and the highest
-    high: float             # of by_seed
+    interval: tuple[float, float] | None    # 95%; None: there are too few objectives
     by_seed: list[float]    # each seed's own gain; empty where there are several objectives
     objectives: int
     pairs: int
@@ -44,9 +44,12 @@ def auc_top(scores: Sequence[float], budget: int, k: int = 10, every: int = 100)
     return (area + (budget - counted) * last) / budget
 
 
-def interval(by_target: dict[str, list], statistic: Callable[[list], float],
-             draws: int = 2000) -> tuple[float, float]:
-    """95% bootstrap interval of statistic(all values), targets drawn with replacement."""
+def interval(by_target: dict[tuple, list], statistic: Callable[[list], float],
+             draws: int = 2000) -> tuple[float, float] | None:
+    """95% bootstrap interval of statistic(all values), targets drawn with replacement; None for
+    fewer than FEWEST targets."""
+    if len(by_target) < FEWEST:
+        return None
     rng, targets, values = random.Random(0), list(by_target), []
     for _ in range(draws):
         drawn = rng.choices(targets, k=len(targets))
@@ -57,45 +60,48 @@ def interval(by_target: dict[str, list], statistic: Callable[[list], float],
 
 def mean_of(rows: Iterable[dict], value: Callable[[dict], float]) -> Estimate:
     """The mean of value(row) over some rows, at least one, with its interval."""
-    return mean_of_pairs([(row["target"], value(row)) for row in rows])
+    return mean_of_pairs([(target_of(row), value(row)) for row in rows])
 
 
-def mean_of_pairs(pairs: list[tuple[str, float]]) -> Estimate:
+def target_of(row: dict) -> tuple[str, str]:
+    """Targets of different tasks are different ones, whatever they are called."""
+    return row["task"], row["target"]
+
+
+def mean_of_pairs(pairs: list[tuple[tuple, float]]) -> Estimate:
     """The mean of the values of [(target, value)], at least one, with its interval."""
-    by_target: dict[str, list[float]] = {}
+    by_target: dict[tuple, list[float]] = {}
     for target, value in pairs:
         by_target.setdefault(target, []).append(value)
-    low, high = interval(by_target, statistics.fmean)
-    return Estimate(statistics.fmean(value for _, value in pairs), low, high, len(by_target))
+    mean = statistics.fmean(value for _, value in pairs)
+    return Estimate(mean, interval(by_target, statistics.fmean), len(by_target))
 
 
 def paired_difference(ours: Iterable[dict], others: Iterable[dict],
                       value: Callable[[dict], float]) -> Estimate | None:
-    """Mean of value(one of ours) - value(one of the others) over the (target, seed) pairs that
+    """Mean of value(one of ours) - value(one of the others) over the (task, target, seed) that
     both have; None if they have none in common. Seeds may be numbers or text."""
-    a = {(row["target"], str(row["seed"])): value(row) for row in ours}
-    b = {(row["target"], str(row["seed"])): value(row) for row in others}
+    a = {(*target_of(row), str(row["seed"])): value(row) for row in ours}
+    b = {(*target_of(row), str(row["seed"])): value(row) for row in others}
     common = sorted(a.keys() & b.keys())
     if not common:
         return None
-    return mean_of_pairs([(pair[0], a[pair] - b[pair]) for pair in common])
+    return mean_of_pairs([(pair[:2], a[pair] - b[pair]) for pair in common])
 
 
 def gain(ours: dict[tuple[str, str], float], other: dict[tuple[str, str], float]) -> Gain | None:
     """How much higher the mean of ours is than the other's, over the {(objective, seed): value}
-    that both have; None if they have none in common."""
+    that both have; None if they have none in common, or if all of the other's are 0."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     for objective, seed in sorted(ours.keys() & other.keys()):
         pair = ours[objective, seed], other[objective, seed]
         pairs.setdefault(objective, []).append(pair)
-    if not pairs:
-        return None
     everything = [pair for of_objective in pairs.values() for pair in of_objective]
+    if not any(b for _, b in everything):
+        return None
     percent = percent_higher(everything)
-    if len(pairs) == 1:
-        by_seed = [percent_higher([pair]) for pair in everything]
-        return Gain(percent, min(by_seed), max(by_seed), by_seed, 1, len(everything))
-    return Gain(percent, *interval(pairs, percent_higher), [], len(pairs), len(everything))
+    by_seed = [percent_higher([pair]) for pair in everything] if len(pairs) == 1 else []
+    return Gain(percent, interval(pairs, percent_higher), by_seed, len(pairs), len(everything))
 
 
 def percent_higher(pairs: list[tuple[float, float]]) -> float:

@@ -1,4 +1,4 @@
-"""One run as a page that stands alone: HTML and SVG, no script, no network.
+"""One run as a page that stands alone: charts, tables and settings in one HTML file.
 
     python migrate.py ...                       # makes RUN/report.html when the run ends
     python -m reports RUN --html                # makes it again
@@ -12,19 +12,40 @@ import sys
 from pathlib import Path
 
 import tasks
-from reports.curves import GLOSSARY, ORIGINS, composition, metric, search_curve
-from reports.markup import document, esc, pairs, short, soft
-from reports.plots import standalone
-from reports.records import RunFiles, read, task_of
+from reports.charts import (
+    group_chart,
+    library,
+    metric_chart,
+    picture,
+    search_chart,
+    standalone,
+)
+from reports.colours import ORIGINS, OTHER
+from reports.markup import (
+    columns,
+    document,
+    esc,
+    figure,
+    pairs,
+    short,
+    soft,
+)
+from reports.metrics import GLOSSARY, SECONDS, group_rows, metric_rows
+from reports.records import RunFiles, lowest_is_best, read, task_of, worth
+from reports.rows import hypothesis
 from runlog.errors import one_line
 from runlog.folder import write_atomically
-from runlog.ledger import WARM_START, Evaluation, best_first
+from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, Evaluation, best_first
 
-__all__ = ["GLOSSARY", "read", "run_page", "search_curve", "standalone", "write",
-           "write_safely"]
+__all__ = ["GLOSSARY", "read", "run_page", "search_picture", "write", "write_safely"]
 
 ENDED = {"solved": "solved", "budget": "budget spent", "steps": "all steps done",
          "stale": "nothing new came any more"}
+ZOOM = ("Drag to move, wheel with Ctrl to zoom, double-click to go back. Click on the legend to "
+        "see one alone.")
+FIELDS = {"n": "evaluation", "score": "score", "candidate": "candidate", "origin": "origin",
+          "proposal": "proposal", "step": "step", "parents": "parents"}      # of the table
+LESS = ("proposal", "step", "parents")      # left out on a phone
 
 
 def write(folder: Path, file: str = "", task: tasks.Task | None = None,
@@ -32,7 +53,7 @@ def write(folder: Path, file: str = "", task: tasks.Task | None = None,
     """Writes the page of a run, finished or not, to its report.html or to another file.
 
     task: draws the candidates; without it, the task that config.json describes (records.task_of;
-    task_file: what the user named). Returns the path.
+    task_file: what the user named). Returns the path. Raises UserError if the run cannot be read.
     """
     run = read(folder)
     path = Path(file) if file else folder / "report.html"
@@ -51,61 +72,152 @@ def write_safely(folder: Path, task: tasks.Task | None = None) -> None:
               file=sys.stderr)
 
 
+def search_picture(folder: Path | str) -> str:
+    """The search curve of a run as an SVG file of its own. Raises UserError."""
+    evaluations = read(Path(folder)).evaluations
+    rows = candidates(evaluations)
+    chart = search_chart(rows, lowest_is_best(evaluations))
+    return standalone(picture(chart, candidates=rows))
+
+
 def run_page(run: RunFiles, task: tasks.Task | None) -> str:
     """The page of a run as HTML. task: draws the candidates; None: no pictures."""
-    about = run.record["config"] | run.summary
-    options, best = run.record.get("options", {}), best_first(run.evaluations)
-    target = options.get("target")
+    options, summary = run.record["options"], run.summary
+    best = best_first(run.evaluations)
+    target = options.get("target") or ""
     if target == "random":
         target = "hidden"
-    target = run.summary.get("target", target)
-    name = run.summary.get("task") or Path(about.get("task", "run")).stem
-    parts = [heading(name, target, about, run.summary), facts(run, best)]
-    if run.evaluations:
+    target = summary.get("target", target)
+    name = summary.get("task") or Path(run.record["config"]["task"] or "run").stem
+    rows = candidates(run.evaluations)
+    charts, data, parts = {}, {"candidates": columns(rows)}, [
+        heading(name, target, run), verdict(run, best, task), facts(run)]
+    if rows:
+        charts["search"] = search_chart(rows, lowest_is_best(run.evaluations))
         parts += ["<h2>The search</h2>",
-                  soft("Every dot is a candidate that the black box scored; lines are running "
-                       "means by origin; the staircase is the best so far."),
-                  search_curve(run.evaluations)]
+                  soft("Every dot is a candidate that the black box scored. Coloured lines are "
+                       "running means by origin. The staircase is the best so far."),
+                  figure("search", "candidates", picture(charts["search"], candidates=rows)),
+                  f'<p class="soft scripted" hidden>{esc(ZOOM)}</p>']
     if best:
         parts.append(best_candidates(best, run.evaluations, task))
+    if rows:
+        parts.append(candidate_table(run, best))
     if run.completions:
         parts.append(raw_completions(run.completions))
     if run.steps:
-        parts.append(training(run.steps))
+        charts |= {"group": group_chart(), "metric": metric_chart()}
+        data |= {"group": columns(group_rows(run.steps))}
+        data |= {f"metric:{key}": columns(metric_rows(key, run.steps)) for key in GLOSSARY}
+        parts.append(training({key for key, values in data.items() if values}))
     parts.append(how_it_was_made(run))
-    return document(f"{name} {target} {about.get('method', '')}", "".join(parts))
+    title = f"{name} {target} {run.record['config']['method']}"
+    return document(title, "".join(parts), charts, data, library())
 
 
-def heading(name: str, target: str | None, about: dict, summary: dict) -> str:
-    """The title and one line on what was run. about: settings and summary in one dict."""
+def candidates(evaluations: list[Evaluation]) -> list[dict]:
+    """The rows of the search chart and of the table, in the order of the archive. `n` counts
+    evaluations; the warm start ends at 0. `parents` are such numbers. `label`: few records have
+    one."""
+    numbers, names = numbered(evaluations), names_of_records(evaluations)
+    first = min(numbers.values(), default=1)
+    rows = [{"n": first + i, "candidate": e.candidate, "score": round(e.score, 6),
+             "valid": e.valid, "origin": e.origin, "step": e.step, "proposal": e.proposal,
+             "label": names.get(i, ""),
+             "parents": [numbers[parent] for parent in e.parents if parent in numbers]}
+            for i, e in enumerate(evaluations)]
+    if any("\n" in row["candidate"] for row in rows):
+        rows = [row | {"summary": as_name(row["candidate"])} for row in rows]
+    return rows
+
+
+def numbered(evaluations: list[Evaluation]) -> dict[str, int]:
+    """{candidate: its number}. The first evaluation of the search is 1, the warm start ends at 0.
+    """
+    n_warm = sum(e.step == 0 for e in evaluations)
+    return {e.candidate: i + 1 - n_warm for i, e in enumerate(evaluations)}
+
+
+def as_name(candidate: str) -> str:
+    """A candidate in one line; of a program what its comments say."""
+    said = hypothesis(candidate) if "\n" in candidate else ""
+    return short(said or candidate, 90)
+
+
+def names_of_records(evaluations: list[Evaluation]) -> dict[int, str]:
+    """{place in the archive: name} of those that were the best so far, where a name has room: it is
+    short, and the next one is far. The last ones go first."""
+    best, records = None, []
+    for i, e in enumerate(evaluations):
+        if e.valid and (best is None or worth(e) > best):
+            best = worth(e)
+            records.append(i)
+    names, free = {}, len(evaluations) + 1.0
+    for i in reversed(records):
+        name = short(evaluations[i].candidate, 99)
+        width = len(evaluations) * (len(name) + 2) / 120      # a line has room for 120 letters
+        if len(name) <= 18 and i < free and i > width:
+            names[i] = name
+            free = i - width
+    return names
+
+
+# ------------------------------------------------------------------------------ the top of a page
+
+def heading(name: str, target: str, run: RunFiles) -> str:
+    """The title and one line on what was run."""
+    config, record = run.record["config"], run.record
+    settings = [config["method"], config["preset"] and f"preset {config['preset']}",
+                f"seed {config['seed']}", record["date"], record["machine"]]
+    if config["model"]:
+        settings[0] += f" on {config['model']}"
     title = f"{name}: {target}" if target else name
-    settings = [about.get("method", "")]
-    if about.get("model"):
-        settings[0] += f" on {about['model']}"
-    settings += [f"{key} {about[key]}" for key in ("preset", "seed") if about.get(key) is not None]
+    return f"<h1>{esc(title)}</h1>{soft(', '.join(filter(None, settings)) + '.')}"
+
+
+def verdict(run: RunFiles, best: list[Evaluation], task: tasks.Task | None) -> str:
+    """Whether it was found; the best candidate, and after how many evaluations. best: the valid
+    evaluations, best first."""
+    summary, n = run.summary, sum(e.step > 0 for e in run.evaluations)
     ended = ENDED.get(summary.get("stop"), "finished" if summary else "not finished")
-    return f"<h1>{esc(title)}</h1>{soft(', '.join(settings) + '; ' + ended + '.')}"
+    if not best:
+        return (f'<p class="verdict"><b>Not found</b>, {ended}: no candidate was valid in {n:,} '
+                "evaluations.</p>")
+    name = f"<code>{esc(as_name(best[0].candidate))}</code>"
+    after = "in the warm start"
+    if best[0].step:
+        number = numbered(run.evaluations)[best[0].candidate]
+        after = f"after {number:,} evaluations ({best[0].proposal:,} proposals)"
+    score = f"score {best[0].score:.4f}"
+    if summary.get("solved"):
+        return f'<p class="verdict found"><b>Found</b> {name}, {score}, {after}.</p>'
+    if not summary:
+        return f'<p class="verdict"><b>Best so far</b>: {name}, {score}, {after}; {ended}.</p>'
+    if getattr(task, "solved_at", 1.0) is None:         # a scale without an end
+        return f'<p class="verdict"><b>Best</b>: {name}, {score}, {after}; {ended}.</p>'
+    return (f'<p class="verdict"><b>Not found</b>, {ended}. The closest is {name}, {score}, '
+            f"{after}.</p>")
 
 
-def facts(run: RunFiles, best: list[Evaluation]) -> str:
-    """The numbers below the title. best: the valid evaluations, best first."""
+def facts(run: RunFiles) -> str:
+    """The numbers below the verdict."""
     steps, summary = run.steps, run.summary
     if steps:
         proposals = steps[-1]["proposals"]
         seconds = sum(sum(step.get("seconds", {}).values()) for step in steps)
     else:                   # a search without a policy logs no steps
         proposals, seconds = summary.get("proposals", 0), summary.get("seconds", 0)
-    numbers = {"best score": f"{best[0].score:.4f}" if best else "-",
-               "proposals until then": f"{best[0].proposal:,}" if best else "-",
-               "evaluations": f"{sum(e.step > 0 for e in run.evaluations):,}",
+    invalid = sum(not e.valid for e in run.evaluations)
+    numbers = {"evaluations": f"{sum(e.step > 0 for e in run.evaluations):,}",
                "proposals": f"{proposals:,}",
+               "invalid": f"{summary.get('invalid', invalid):,}",
                "steps": f"{len(steps) or summary.get('steps', 0):,}",
                "seconds": f"{seconds:,.1f}"}
-    spans = (f"<span><b>{number}</b>{words}</span>" for words, number in numbers.items())
+    spans = (f"<span><b>{esc(number)}</b>{words}</span>" for words, number in numbers.items())
     return f'<div class="facts">{"".join(spans)}</div>'
 
 
-# ------------------------------------------------------------------------------ the best candidates
+# ------------------------------------------------------------------------------------ candidates
 
 def best_candidates(best: list[Evaluation], evaluations: list[Evaluation],
                     task: tasks.Task | None) -> str:
@@ -143,18 +255,49 @@ def cards(evaluations: list[Evaluation], task: tasks.Task | None, css: str = "")
 
 def card(e: Evaluation, task: tasks.Task | None) -> str:
     """One candidate: its score, where it comes from, its picture and its text."""
-    picture = None
+    drawn = None
     if task:
         try:
-            picture = task.picture(e.candidate, e.info)
+            drawn = task.picture(e.candidate, e.info)
         except Exception:       # a page without one picture is better than none
-            picture = None
+            drawn = None
     tag = "pre" if "\n" in e.candidate else "code"
-    origin = e.origin if e.origin in ORIGINS else WARM_START
-    where = f"proposal {e.proposal}, " if e.proposal else ""
-    return (f'<div class="card" style="--c:var(--{origin})"><b>{e.score:.4f}</b> '
-            f'<span class="soft">{where}{ORIGINS[origin].removesuffix("s")}</span>{picture or ""}'
+    where = f"proposal {e.proposal:,}, " if e.proposal else ""
+    name = ORIGINS.get(e.origin, e.origin).removesuffix("s")
+    return (f'<div class="card" style="--c:var(--{colour(e.origin)})"><b>{e.score:.4f}</b> '
+            f'<span class="soft">{where}{esc(name)}</span>{drawn or ""}'
             f"<div><{tag}>{esc(e.candidate)}</{tag}></div></div>")
+
+
+def colour(origin: str) -> str:
+    """The variable of an origin's colour, without its dashes."""
+    return origin if origin in ORIGINS else OTHER
+
+
+def candidate_table(run: RunFiles, best: list[Evaluation]) -> str:
+    """The ten best as a table, which the script of the page fills with all candidates."""
+    heads = "".join(f'<th data-field="{field}" class="{css_of(field)}"'
+                    f'{" data-sorted" * (field == "score")}>{name}</th>'
+                    for field, name in FIELDS.items())
+    numbers, lines = numbered(run.evaluations), ""
+    for e in best[:10]:
+        parents = (f"evaluation {numbers.get(parent, '?')}" if "\n" in parent else parent
+                   for parent in e.parents)
+        cells = {"n": numbers[e.candidate], "score": f"{e.score:.4f}", "candidate": e.candidate,
+                 "origin": ORIGINS.get(e.origin, e.origin), "proposal": e.proposal, "step": e.step,
+                 "parents": ", ".join(parents)}
+        lines += "<tr>" + "".join(f'<td class="{css_of(field)}">{esc(cells[field])}</td>'
+                                  for field in FIELDS) + "</tr>"
+    return (f'<h2>All candidates</h2><noscript>{soft("Without scripts these are the ten best.")}'
+            '</noscript><div class="grid" data-rows="candidates" data-file="candidates.csv">'
+            f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody>'
+            "</table></div></div>")
+
+
+def css_of(field: str) -> str:
+    """The class of a column."""
+    return " ".join(filter(None, ("text" * (field in ("candidate", "parents")),
+                                  "less" * (field in LESS))))
 
 
 # ------------------------------------------------------------------------------ raw completions
@@ -181,8 +324,8 @@ def raw_completion(line: dict) -> str:
     found = found or ["nothing could be read"]
     if line["cut"]:
         found.append("cut off at max_new_tokens")
-    origin = line["origin"] if line["origin"] in ORIGINS else WARM_START
-    return (f'<div class="card" style="--c:var(--{origin})"><pre>{esc(line["completion"])}</pre>'
+    return (f'<div class="card" style="--c:var(--{colour(line["origin"])})">'
+            f'<pre>{esc(line["completion"])}</pre>'
             f'<span class="soft">{"<br>".join(map(esc, found))}</span></div>')
 
 
@@ -196,26 +339,34 @@ def read_in_words(candidate: dict) -> str:
 
 # ----------------------------------------------------------------------------- steps and settings
 
-def training(steps: list[dict]) -> str:
-    """What each step's group was made of, and the metrics of training."""
-    return "".join([
-        "<h2>The group</h2>",
-        soft("What a step drew and replayed, by origin. Pale: repeats of what was known already, "
-             "and invalid ones."), composition(steps),
-        "<h2>Training</h2>",
-        '<div class="panels">', *(metric(name, steps) for name in GLOSSARY), "</div>"])
+def training(present: set[str]) -> str:
+    """What each step's group was made of, and the metrics of training. present: the names of the
+    rows that there are."""
+    key = "".join(f'<span style="--c:var(--{name})">{ORIGINS.get(name, name)}</span>'
+                  for name in (NEIGHBOR, ON_POLICY, GREEDY, *SECONDS))
+    parts = []
+    panels = "".join(figure("metric", f"metric:{name}", caption=f"<b>{name}</b> {esc(meaning)}")
+                     for name, (_, meaning) in GLOSSARY.items() if f"metric:{name}" in present)
+    if "group" in present:
+        about = soft("What a step drew and replayed, by origin. Pale: repeats of what was known "
+                     "already, and invalid ones.")
+        parts.append(f'<div class="scripted" hidden><h2>The group</h2>{about}'
+                     f'{figure("group", "group")}</div>')
+    no_scripts = soft("These charts need scripts. The file steps.jsonl has the numbers.")
+    return "".join([*parts, f"<h2>Training</h2><noscript>{no_scripts}</noscript>",
+                    f'<div class="key scripted" hidden>{key}</div>',
+                    f'<div class="panels">{panels}</div>'])
 
 
 def how_it_was_made(run: RunFiles) -> str:
     """The command, and the settings and the summary to unfold."""
     record = run.record
-    program = record.get("program", ["migrate.py"])     # a yardstick names its own
-    command = shlex.join(["python", *program, *record.get("command", [])])
+    command = shlex.join(["python", *record["program"], *record["command"]])
     parts = [f"<h2>Command</h2><pre>{esc(command)}</pre>",
              f"<details><summary>Settings</summary>{pairs(settings_of(record))}</details>"]
     if run.summary:
-        lines = ((name, short(value, 400)) for name, value in run.summary.items())
-        parts.append(f"<details><summary>Summary</summary>{pairs(lines)}</details>")
+        parts.append("<details><summary>Summary</summary>"
+                     f"{pairs(run.summary.items())}</details>")
     return "".join(parts)
 
 
@@ -223,10 +374,10 @@ def settings_of(record: dict) -> list[tuple]:
     """(name, value) of all settings in config.json: of the search, the modifiers, how it was run,
     the task, and the versions of the packages."""
     settings = list(record["config"].items())
-    for modifier, of_modifier in record.get("modifiers", {}).items():
+    for modifier, of_modifier in record["modifiers"].items():
         settings += [(f"{modifier}: {name}", value) for name, value in of_modifier.items()]
         if not of_modifier:
             settings.append((modifier, "on"))
-    settings += [(f"run: {name}", value) for name, value in record.get("run", {}).items()]
-    settings += [(f"task: {name}", value) for name, value in record.get("options", {}).items()]
-    return [*settings, *record.get("versions", {}).items()]
+    settings += [(f"run: {name}", value) for name, value in record["run"].items()]
+    settings += [(f"task: {name}", value) for name, value in record["options"].items()]
+    return [*settings, *record["versions"].items()]

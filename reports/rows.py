@@ -8,13 +8,23 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import tasks
 from reports.labels import label
 from reports.measures import auc_top
-from reports.records import RunFiles, find_runs, is_finished, read, task_of
+from reports.records import (
+    RunFiles,
+    find_runs,
+    in_one_line,
+    is_finished,
+    printable,
+    read,
+    task_of,
+)
 from runlog.errors import UserError
 from runlog.ledger import Evaluation, best_first
 
@@ -25,33 +35,72 @@ NUMBERS = ("limit guesses found best_score evaluations proposals repeats invalid
 WITHOUT_POLICY = ("", "none", "tiny")       # models that need no mention: none, or the bundled one
 
 
-def rows_from(paths: Iterable[Path], groups: dict[str, str]) -> list[dict]:
-    """The rows of CSV files and of the finished runs in folders. groups: {target: its group}."""
-    rows = []
+class Found(NamedTuple):
+    rows: list[dict]
+    runs: list[RunFiles | None]     # of the same places: None where a row comes from a CSV file
+    left_out: list[str]             # what is left out, a line each
+
+
+def rows_from(paths: Iterable[Path], groups: dict[str, str]) -> Found:
+    """The rows of CSV files and of the finished runs in folders, each run once.
+
+    groups: {target: its group}. Raises UserError if a path does not exist, or if nothing is found.
+    """
+    found, left_out = [], []
     for path in paths:
-        if path.suffix == ".csv":
-            rows += read_csv(path)
-        else:
-            finished = filter(is_finished, find_runs([path]))
-            rows += [row_of(read(folder), groups) for folder in finished]
-    return list({key_of(row): row for row in rows}.values())
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+        sources = [path] if path.suffix == ".csv" else find_runs([path])
+        if not sources:
+            left_out.append(f"{path} holds no run")
+        for source in sources:
+            try:
+                found += rows_in(source, groups)
+            except UserError as error:
+                left_out.append(str(error))
+    if not found:
+        more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+        raise UserError(f"{left_out[0]}{more}")
+    once = without_copies(found)
+    n = len(found) - len(once)
+    if n:
+        left_out.append(f"{n} run{'s have' if n > 1 else ' has'} the settings and the seed of "
+                        "another one")
+    return Found([row for row, _ in once], [run for _, run in once], left_out)
 
 
-def key_of(row: dict) -> tuple:
-    """What makes two runs the same one, made twice; it counts once."""
-    return tuple(str(row[name]) for name in ("task", "target", "protocol", "method", "seed"))
+def rows_in(source: Path, groups: dict[str, str]) -> list[tuple[dict, RunFiles | None]]:
+    """(row, its run) of a run folder, or of every line of a CSV file. Raises UserError."""
+    if source.suffix == ".csv":
+        return [(row, None) for row in read_csv(source)]
+    if not is_finished(source):
+        raise UserError(f"{source} is not finished (--html makes its page)")
+    run = read(source)
+    return [(row_of(run, groups), run)]
+
+
+def without_copies(found: list[tuple[dict, RunFiles | None]]) -> list[tuple]:
+    """The first (row, run) of each task, target, protocol, method and seed, those with a run before
+    those without. The same search gives the same result: a second one would only count twice."""
+    first: dict[tuple, tuple] = {}
+    for row, run in sorted(found, key=lambda pair: pair[1] is None):
+        key = *(row[name] for name in ("task", "target", "protocol", "method")), str(row["seed"])
+        first.setdefault(key, (row, run))
+    return list(first.values())
 
 
 def row_of(run: RunFiles, groups: dict[str, str]) -> dict:
     """The row of a finished run. Fields without a value are empty text, as in CSV files."""
     summary, config = run.summary, run.record["config"]
     budget = config.get("budget")
-    limit = budget or config["proposals"]
+    limit = budget or config["proposals"] or summary["proposals"] or 1
     counted = [e for e in run.evaluations if e.step == 0 or budget or e.proposal <= limit]
     best = best_first(counted, 1)
-    row = {"task": summary["task"], "target": summary["target"],
-           "group": group_of(summary, groups), "protocol": protocol(summary, budget, limit),
-           "method": label(summary["method"], run.record), "seed": summary["seed"],
+    task = task_name(summary, config)
+    row = {"task": task, "target": summary["target"],
+           "group": group_of(task, summary["target"], groups),
+           "protocol": protocol(summary, budget, limit),
+           "method": in_one_line(label(summary["method"], run.record)), "seed": summary["seed"],
            "limit": limit, "guesses": "", "found": 0, "best_score": 0.0, "best": ""}
     if best:
         row["best_score"] = round(best[0].score, 4)
@@ -72,6 +121,14 @@ def row_of(run: RunFiles, groups: dict[str, str]) -> dict:
     return row
 
 
+def task_name(summary: dict, config: dict) -> str:
+    """The task of a run; of a user's own with its file, as several may have the same name."""
+    name, source = summary["task"], config["task"]
+    if source in tasks.TASKS or source == name:
+        return name
+    return f"{name} ({Path(source).name})"
+
+
 def protocol(summary: dict, budget: int | None, limit: int) -> str:
     """The preset, behind the model unless that is the bundled policy, and the number fixed."""
     preset = summary["preset"]
@@ -80,14 +137,11 @@ def protocol(summary: dict, budget: int | None, limit: int) -> str:
     return f"{preset}, {limit} {'evaluations' if budget else 'proposals'}"
 
 
-def group_of(summary: dict, groups: dict[str, str]) -> str:
-    """Which group of targets a run belongs to; of ARC the set of tasks, of a task of the user's own
-    that task."""
-    if summary["task"] not in tasks.TASKS:
-        return f"task {summary['task']}"
-    if summary["task"] == "arc":
+def group_of(task: str, target: str, groups: dict[str, str]) -> str:
+    """Which group of targets a run belongs to; of ARC the set of tasks."""
+    if task == "arc":
         groups = arc_splits()
-    return groups.get(summary["target"], "other")
+    return groups.get(target, "other")
 
 
 @functools.cache
@@ -119,22 +173,26 @@ def passes(run: RunFiles, counted: list[Evaluation]) -> bool:
 
 
 def read_csv(path: Path) -> list[dict]:
-    """The rows of a CSV file. Raises UserError if there is none."""
+    """The rows of a CSV file. Raises UserError if it holds none."""
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
+        return [{name: number(row[name]) if name in NUMBERS else printable(row[name] or "")
+                 for name in FIELDS} for row in rows]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    for row in rows:
-        row.update({name: number(row[name]) for name in NUMBERS})
-    return rows
+    except (KeyError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is no table of runs: {type(error).__name__} {error}") from error
 
 
-def number(text: str) -> int | float | str:
-    """"12" -> 12, "0.5" -> 0.5; no text stays no text."""
+def number(text: str | None) -> int | float | str:
+    """"12" -> 12, "0.5" -> 0.5; no text stays no text. Raises ValueError."""
     if not text:
         return ""
-    return int(text) if text.isdigit() else float(text)
+    value = int(text) if text.isdigit() else float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no number")
+    return value
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:

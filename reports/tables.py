@@ -1,7 +1,8 @@
 """Tables of runs, as data. Renderers: `markdown` here, `markup.table` for pages.
 
 One line per (group of targets, protocol, method). The protocol is the preset and the number that
-was fixed. Below a table, one method minus each other one, paired by target and seed.
+was fixed. Below a table, one method minus each other one, paired by target and seed. Intervals are
+95%, by bootstrap over targets; the number of targets stands beside them.
 """
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from domains import docking
-from reports.measures import Estimate, Gain, gain, mean_of, paired_difference
+from reports.measures import FEWEST, Estimate, Gain, gain, mean_of, paired_difference, target_of
 
 SOON = 250      # guesses
-FEW = 5         # targets; of fewer there is no interval
+ABOUT_INTERVALS = ("n: how many targets. Brackets: 95% intervals, by bootstrap over targets, where "
+                   f"there are {FEWEST} or more.")
 
 
 @dataclass
@@ -57,7 +59,7 @@ def compare(rows: list[dict], against: str) -> list[Table]:
     if arc:
         tables.append(arc_table(arc, against))
     if others:
-        others.sort(key=lambda r: (r["group"], r["protocol"], r["method"]))
+        others.sort(key=lambda r: (targets_in_words(r), r["protocol"], r["method"]))
         tables.append(word_table(others, against))
     return tables
 
@@ -106,28 +108,28 @@ def best_score(row: dict) -> float:
 
 
 def with_interval(estimate: Estimate | None, form: str) -> str:
-    """0.50 [0.40, 0.60]; of fewer than FEW targets 0.50. form: how the numbers are written."""
+    """0.50 [0.40, 0.60], or the value alone; form: how each of the numbers is written."""
     if estimate is None:
         return "-"
-    value, low, high = (form.format(x) for x in estimate[:3])
-    return f"{value} [{low}, {high}]" if estimate.n >= FEW else value
-
-
-def difference_cell(pair: tuple[list[dict], list[dict]], value: Callable[[dict], float]) -> str:
-    """The paired difference of two methods' rows in points, and over how many targets."""
-    estimate = paired_difference(*pair, value)
-    n = f" (n = {estimate.n})" if estimate else ""
-    return with_interval(estimate, "{:+.1f}") + n
-
-
-def runs_cell(rows: list[dict]) -> str:
-    """How many runs there are, and on how many targets if that is another number: 60 on 20."""
-    n = len({row["target"] for row in rows})
-    return f"{len(rows)}" if n == len(rows) else f"{len(rows)} on {n}"
+    value = form.format(estimate.value)
+    if estimate.interval is None:
+        return value
+    low, high = map(form.format, estimate.interval)
+    return f"{value} [{low}, {high}]"
 
 
 def mean_cell(rows: list[dict], value: Callable[[dict], float], form: str) -> str:
     return with_interval(mean_of(rows, value), form)
+
+
+def n_targets(rows: list[dict]) -> str:
+    return str(len(set(map(target_of, rows))))
+
+
+def in_pairs(*cells: Estimate | None) -> str:
+    """(12 targets): how many the paired differences are over; nothing where there are none."""
+    n = {estimate.targets for estimate in cells if estimate}
+    return "".join(f" ({one} target{'s' * (one != 1)})" for one in n)
 
 
 def unique_share(rows: list[dict]) -> str:
@@ -137,29 +139,46 @@ def unique_share(rows: list[dict]) -> str:
 
 # ----------------------------------------------------------------------------------------- words
 
+def targets_in_words(row: dict) -> str:
+    """The group of a word; of every other task its name."""
+    return row["group"] if row["task"] == "wordsearch" else row["task"]
+
+
+def by_targets(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
+    """{(group of words or name of a task, protocol): rows}, in the order of the rows."""
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        groups.setdefault((targets_in_words(row), row["protocol"]), []).append(row)
+    return groups
+
+
 def word_table(rows: list[dict], against: str) -> Table:
     """Word search, and every task without a table of its own. Lines stand in the order of the
     rows."""
-    header = ["targets", "protocol", "method", "runs", "found", f"by {SOON} guesses",
+    header = ["targets", "n", "protocol", "method", "runs", "found", f"by {SOON} guesses",
               "median guesses", "best score", "unique/proposals"]
     lines = []
-    for (group, protocol, method), chosen in grouped(rows, "group", "protocol", "method").items():
-        guesses = [r["guesses"] if r["found"] else math.inf for r in chosen]
-        median = statistics.median_low(guesses)
-        lines.append([group, protocol, method, runs_cell(chosen),
-                      mean_cell(chosen, found, "{:.0f}%"), mean_cell(chosen, found_soon, "{:.0f}%"),
-                      "not found" if median == math.inf else f"{median:.0f}",
-                      mean_cell(chosen, best_score, "{:.3f}"), unique_share(chosen)])
-    return Table("", header, lines, word_notes(rows, against))
+    for (targets, protocol), of_targets in by_targets(rows).items():
+        for (method,), chosen in grouped(of_targets, "method").items():
+            guesses = [r["guesses"] if r["found"] else math.inf for r in chosen]
+            median = statistics.median_low(guesses)
+            lines.append([targets, n_targets(chosen), protocol, method, str(len(chosen)),
+                          mean_cell(chosen, found, "{:.0f}%"),
+                          mean_cell(chosen, found_soon, "{:.0f}%"),
+                          "not found" if median == math.inf else f"{median:.0f}",
+                          mean_cell(chosen, best_score, "{:.3f}"), unique_share(chosen)])
+    return Table("", header, lines, [*word_notes(rows, against), ABOUT_INTERVALS])
 
 
 def word_notes(rows: list[dict], against: str) -> list[str]:
     notes = []
-    for (protocol, group), chosen in sorted(grouped(rows, "protocol", "group").items()):
+    for (targets, protocol), chosen in sorted(by_targets(rows).items(), key=lambda g: g[0][::-1]):
         for ours, other, pair in compared_methods(chosen, against):
-            all_found, soon = (difference_cell(pair, value) for value in (found, found_soon))
-            notes.append(f"{group}, {protocol}: {ours} minus {other}, paired by target and seed: "
-                         f"found {all_found} points, by {SOON} guesses {soon}")
+            differences = [paired_difference(*pair, value) for value in (found, found_soon)]
+            all_found, soon = (with_interval(one, "{:+.1f}") for one in differences)
+            notes.append(f"{targets}, {protocol}: {ours} minus {other}, paired by target and seed: "
+                         f"found {all_found} points, by {SOON} guesses {soon}"
+                         + in_pairs(*differences))
     return notes
 
 
@@ -175,20 +194,22 @@ def compared_methods(rows: list[dict], against: str):
 
 def arc_table(rows: list[dict], against: str = "migrate") -> Table:
     """One line per (set of tasks, programs, method)."""
-    header = ["tasks", "programs", "method", "runs", "solved", "pass@2",
+    header = ["tasks", "n", "programs", "method", "runs", "solved", "pass@2",
               "median programs to solve", "mean best score", "unique/programs"]
     lines, notes = [], []
     for (group, limit), of_group in sorted(grouped(rows, "group", "limit").items()):
         for (method,), chosen in sorted(grouped(of_group, "method").items()):
             guesses = [r["guesses"] for r in chosen if r["found"]]
-            lines.append([group, str(limit), method, runs_cell(chosen),
+            lines.append([group, n_targets(chosen), str(limit), method, str(len(chosen)),
                           mean_cell(chosen, found, "{:.0f}%"), mean_cell(chosen, passed, "{:.0f}%"),
                           f"{statistics.median_low(guesses):.0f}" if guesses else "-",
                           mean_cell(chosen, best_score, "{:.3f}"), unique_share(chosen)])
         for ours, other, pair in compared_methods(of_group, against):
+            difference = paired_difference(*pair, found)
             notes.append(f"{group}, {limit} programs: solved, {ours} minus {other}, paired by task "
-                         f"and seed: {difference_cell(pair, found)} points")
-    return Table("", header, lines, notes)
+                         f"and seed: {with_interval(difference, '{:+.1f}')} points"
+                         + in_pairs(difference))
+    return Table("", header, lines, [*notes, ABOUT_INTERVALS])
 
 
 # ------------------------------------------------------------------------------------- molecules
@@ -201,7 +222,7 @@ def molecule_tables(rows: list[dict], against: str, value: str = "auc",
     """A table for each number of evaluations or proposals, of the mean over seeds by objective and
     (preset, method). value: the column of the rows that counts, called `what`."""
     by_count: dict[str, dict[tuple[str, str], Values]] = {}
-    for row in rows:
+    for row in (row for row in rows if row[value] != ""):
         preset, _, count = row["protocol"].rpartition(", ")
         runs = by_count.setdefault(count, {})
         values = runs.setdefault((preset, row["method"]), {})
@@ -232,8 +253,10 @@ def molecule_table(count: str, runs: dict[tuple[str, str], Values], against: str
 def spread(values: Values) -> list[str]:
     """Two cells: mean, lowest and highest value; the number of seeds."""
     numbers = values.values()
-    mean = statistics.fmean(numbers)
-    return [f"{mean:.3f} [{min(numbers):.3f}, {max(numbers):.3f}]", str(len(numbers))]
+    mean = f"{statistics.fmean(numbers):.3f}"
+    if len(numbers) > 1:
+        mean += f" [{min(numbers):.3f}, {max(numbers):.3f}]"
+    return [mean, str(len(numbers))]
 
 
 def objective_lines(objectives: list[str], runs: list[Values]) -> list[list[str]]:
@@ -258,11 +281,12 @@ def mean_of_objective(values: Values, objective: str) -> float | None:
 
 
 def gain_in_words(result: Gain | None) -> str:
-    """+26.7% [+20.0, +28.0], 2 objectives, 3 pairs; of a single objective, each seed's own gain."""
+    """+26.7% [+20.0, +28.0], 6 objectives, 9 pairs; of a single objective, each seed's own gain."""
     if result is None:
         return "-"
+    words = f"{result.percent:+.1f}%"
     if result.by_seed:
-        seeds = ", ".join(f"{percent:+.1f}" for percent in result.by_seed)
-        return f"{result.percent:+.1f}% (by seed: {seeds})"
-    return (f"{result.percent:+.1f}% [{result.low:+.1f}, {result.high:+.1f}], "
-            f"{result.objectives} objectives, {result.pairs} pairs")
+        return f"{words} (by seed: {', '.join(f'{percent:+.1f}' for percent in result.by_seed)})"
+    if result.interval:
+        words += " [{:+.1f}, {:+.1f}]".format(*result.interval)
+    return f"{words}, {result.objectives} objectives, {result.pairs} pairs"
