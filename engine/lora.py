@@ -17,6 +17,7 @@ QUERIES_AND_VALUES = [("q_proj", "v_proj"), ("qkv_proj",), ("query_key_value",),
 # The kernels of these take the weights of some layers and do not call them: peft refuses one, and
 # the other gets no gradient.
 STATE_SPACE = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+MOST = 4096         # of a rank: a layer of a model of 8B has 4,096 inputs
 NOT_CALLED = {"out_proj", "dt_proj"}
 
 
@@ -54,9 +55,8 @@ def add_lora(model, source: str, config):
     else:
         targets = [target.strip() for target in targets.split(",")]
         check_targets(model, source, targets)
-    most = max(max(m.weight.shape) for m in linear_layers(model).values())
-    if config.lora_r > most:
-        raise UserError(f"--lora-r {config.lora_r} is more than the {most} of the largest layer")
+    if config.lora_r > MOST:
+        raise UserError(f"--lora-r {config.lora_r} is more than {MOST}")
     lora = peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=targets,
                            task_type="CAUSAL_LM")
     try:

@@ -49,7 +49,7 @@ from tests.support import HERE, command_line, read_json
     (["--candidates-per-completion", "10", "--n-neighbors", "5"], "must be multiples of 10"),
     (["--temperature", "inf"], "--temperature must be a finite number"),
     (["--seed", "-1"], "--seed must be at least 0"),
-    (["--lora-r", "999999"], "is more than the"),
+    (["--lora-r", "999999"], "is more than 4096"),
     (["--task", "arc", "--program-seconds", "-1"], "--program-seconds must be at least 0.01"),
     (["--task", "molecule", "--dock-seconds", "nan"], "--dock-seconds must be a finite number"),
     (["--warm-start-words", "99999"], "--warm-start-words must lie between 0 and"),
