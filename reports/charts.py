@@ -32,6 +32,9 @@ CONFIG = {"aria": False, "font": FONT, "axis": AXIS, "view": {"stroke": None},
           "legend": {"labelColor": light("soft"), "labelFontSize": 12, "symbolOpacity": 1,
                      "symbolSize": 70, "labelLimit": 320},
           "autosize": {"type": "fit-x", "contains": "padding"}}
+UNSEEN = {"type": "circle", "opacity": 0.001}       # points of a line, for its tooltips
+LICENCE = ("// Vega, Vega-Lite and vega-embed, copyright University of Washington Interactive Data "
+           "Lab\n// and contributors, BSD-3-Clause: https://github.com/vega\n")
 IN_ORDER = [{"field": "n"}]
 
 
@@ -155,7 +158,7 @@ def metric_chart() -> dict:
                number("value", "value", format=".4~g")]
     return chart("metric", 110, encoding=encoding, layer=[
         {"mark": {"type": "line", "strokeWidth": 1.5}},
-        {"mark": {"type": "circle", "size": 120, "opacity": 0}, "encoding": {"tooltip": tooltip}}])
+        {"mark": UNSEEN | {"size": 120}, "encoding": {"tooltip": tooltip}}])
 
 
 # --------------------------------------------------------------------------------- several runs
@@ -186,7 +189,7 @@ def comparison_chart(methods: list[str], used: list[str], what: str, title: str,
         {"mark": {"type": "area", "clip": True}, "encoding": band},
         {"mark": {"type": "line", "strokeWidth": 2, "clip": True},
          "encoding": {"opacity": unless_alone(1), "strokeDash": dash}},
-        {"mark": {"type": "circle", "size": 60, "opacity": 0, "clip": True},
+        {"mark": UNSEEN | {"size": 60, "clip": True},
          "params": [*zoom(), alone("method")], "encoding": {"tooltip": tooltip}}])
 
 
@@ -256,7 +259,13 @@ def picture(spec: dict, width: int = 920, **rows: list[dict]) -> str:
         spec | {"width": width, "datasets": rows, "params": [every]})
     prefix = hashlib.sha256(drawn.encode()).hexdigest()[:6]     # ids of two pictures on a page
     drawn = re.sub(r'(\bid="|url\(#)', rf"\g<1>p{prefix}", drawn)
+    drawn = re.sub(r' (?:d|transform)="[^"]*"', shorter, drawn)
     return drawn.replace("<svg ", '<svg role="img" ', 1)
+
+
+def shorter(attribute: re.Match) -> str:
+    """A path or a place, to a tenth of a pixel."""
+    return re.sub(r"-?\d+\.\d+(e-\d+)?", lambda number: f"{float(number[0]):.1f}", attribute[0])
 
 
 def standalone(svg: str) -> str:
@@ -278,7 +287,7 @@ def library() -> str:
     except OSError:
         pass
     text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    text = text.replace("</script", r"<\/script")       # it stands inside of a page
+    text = LICENCE + text.replace("</script", r"<\/script")     # it stands inside of a page
     try:
         cache.mkdir(parents=True, exist_ok=True)
         write_atomically(file, text)

@@ -89,7 +89,10 @@ def json_object(path: Path) -> dict:
 def printable(value) -> str:
     """Text with a dot for what cannot be printed (control characters, surrogates, direction marks),
     but for ends of lines."""
-    return "".join(c if c.isprintable() or c == "\n" else "\u00b7" for c in str(value))
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else "\u00b7" for c in text)
 
 
 def printable_in(value):
