@@ -257,8 +257,13 @@ def picture(spec: dict, width: int = 920, **rows: list[dict]) -> str:
     every = {"name": "every", "value": math.ceil(len(rows.get("candidates", ())) / DOTS) or 1}
     drawn = vl_convert.vegalite_to_svg(
         spec | {"width": width, "datasets": rows, "params": [every]})
-    prefix = hashlib.sha256(drawn.encode()).hexdigest()[:6]     # ids of two pictures on a page
-    drawn = re.sub(r'(\bid="|url\(#)', rf"\g<1>p{prefix}", drawn)
+    # Vega numbers its ids on and on. Here they begin with 0, so that a picture is the same whenever
+    # it is drawn, and have a prefix of its own, so that two pictures on a page do not mix.
+    order = list(dict.fromkeys(re.findall(r'\bid="([^"]+)"', drawn)))
+    for i, name in enumerate(order):
+        drawn = re.sub(rf'(\bid="|url\(#){re.escape(name)}(?=["\)])', rf"\g<1>id-{i}", drawn)
+    prefix = hashlib.sha256(drawn.encode()).hexdigest()[:6]
+    drawn = re.sub(r'(\bid="|url\(#)id-', rf"\g<1>p{prefix}-", drawn)
     drawn = re.sub(r' (?:d|transform)="[^"]*"', shorter, drawn)
     return drawn.replace("<svg ", '<svg role="img" ', 1)
 

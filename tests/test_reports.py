@@ -628,6 +628,8 @@ def test_the_search_curve_of_one_run_is_written_as_a_picture(tmp_path, capsys):
     picture = tmp_path / "search.svg"
     assert exit_code(command.main, [str(tmp_path / "0"), "--svg", str(picture)]) == 0
     text = picture.read_text()
+    assert exit_code(command.main, [str(tmp_path / "0"), "--svg", str(picture)]) == 0
+    assert picture.read_text() == text      # else every push to the Hub would be a commit
     assert ">gang</text>" in text and "prefers-color-scheme: dark" in text
     dark = dict(re.findall(r'\[fill="(#\w+)"\] \{ fill: (#\w+)', text))
     used = set(re.findall(r'(?:fill|stroke)="(#\w+)"', text.split("</style>")[1]))
