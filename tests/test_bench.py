@@ -56,7 +56,7 @@ def test_the_benchmark_builds_4bit_llamas_layer_by_layer(capsys):
                                      for m in linear.values()} == {"nf4"}
     bench.gpu("toy", 16, 3, 4, 4)
     out = capsys.readouterr().out
-    assert "micro-batch" in out and "toy (16, 3, 4) r=4: sampling" in out
+    assert "micro-batch" in out and "toy (16, 3, 4) r=4, step 2: sampling" in out
 
 
 @pytest.mark.parametrize("argv", [["compare", "40", "10"], ["gpu"], ["gpu", "70b"], ["sandbocks"]])

@@ -6,8 +6,8 @@
     python -m tools.bench sandbox       # generated programs a second
     python -m tools.bench wordsearch    # where the seconds of a search go, with --preset tiny
 
-The first two take P G C as numbers, and gpu takes P G C RANK behind the shape (8b; 3b:
-Llama-3.2-3B; toy: tiny). Only the first two use TRL, and without it they leave its part out:
+The first two take P G C as numbers, and gpu takes P G C RANK behind the shape (8b; 3b and 1b:
+Llama-3.2; toy: tiny). Only the first two use TRL, and without it they leave its part out:
 pip install trl==1.16.0
 
 Both sides of a comparison take turns in one process, so that other load on the machine disturbs
@@ -59,7 +59,10 @@ GPU_SIZE = (512, 10, 64, 64)                                # P, G, C, RANK
 WORDS = 1664        # tokens of the vocabulary; SMALL has 5.6M parameters with it
 SMALL = dict(hidden_size=256, intermediate_size=688, num_hidden_layers=6, num_attention_heads=4,
              num_key_value_heads=4, max_position_embeddings=4096)
-LLAMA = {           # 3b and 8b: the published configurations
+LLAMA = {           # 1b, 3b and 8b: the published configurations
+    "1b": dict(vocab_size=128256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
+               num_attention_heads=32, num_key_value_heads=8, head_dim=64,
+               tie_word_embeddings=True),
     "3b": dict(vocab_size=128256, hidden_size=3072, intermediate_size=8192, num_hidden_layers=28,
                num_attention_heads=24, num_key_value_heads=8, head_dim=128,
                tie_word_embeddings=True),
@@ -288,7 +291,7 @@ def make_trl_trainer(folder: str, P: int, G: int, C: int, steps: int, callback):
             scale_rewards="none", loss_type="grpo", epsilon=0.2, epsilon_high=0.28,
             temperature=1.0, top_k=0, top_p=1.0, generation_kwargs={"min_new_tokens": C},
             gradient_checkpointing=False, bf16=False, use_cpu=not CUDA,
-            model_init_kwargs={"dtype": "float32"}, report_to="none", save_strategy="no",
+            model_init_kwargs={"dtype": "bfloat16" if CUDA else "float32"}, report_to="none", save_strategy="no",
             logging_steps=10**6, disable_tqdm=True))
 
 
@@ -377,7 +380,7 @@ def fill_randomly(module: torch.nn.Module, device: str, dtype: torch.dtype) -> N
 
 
 def gpu(shape: str, P: int, G: int, C: int, rank: int) -> None:
-    """Prints the seconds of sampling and of an update, and the peak memory of three steps."""
+    """Prints the seconds of sampling and of an update in three steps, and the peak memory."""
     print(versions())
     config = config_for(G, C, lora_r=rank, lora_targets="q_proj,v_proj")
     options = settings.RunOptions(quantize="4bit")
@@ -385,16 +388,14 @@ def gpu(shape: str, P: int, G: int, C: int, rank: int) -> None:
                                  loaded=(random_4bit(shape), word_tokenizer()))
     ours = Side(policy, config, P)
     print(ours.line)
-    sampling, training = [], []
-    for _ in range(3):
+    print(f"weights and LoRA: {peak() / 2**30:.2f} GiB", flush=True)
+    for step in range(3):
         started = clock()
         completions = ours.sample()
         sampled = clock()
         ours.update(completions)
-        sampling.append(sampled - started)
-        training.append(clock() - sampled)
-    print(f"{shape} {(P, G, C)} r={rank}: sampling {min(sampling):.2f} s, update "
-          f"{min(training):.2f} s (best of 3), peak {peak() / 2**30:.2f} GiB")
+        print(f"{shape} {(P, G, C)} r={rank}, step {step}: sampling {sampled - started:.2f} s, "
+              f"update {clock() - sampled:.2f} s, peak {peak() / 2**30:.2f} GiB", flush=True)
 
 
 # ------------------------------------------------------------------------- sandbox and word search
