@@ -8,6 +8,7 @@ become command-line flags. It has these methods and attributes:
     parse(completion)          list[str]  the candidates in a completion, in canonical form; or []
     render(candidate)          str        the completion that would have proposed this candidate
     score(candidates)          iterator   of (candidate, Score), in any order, as results arrive
+                                          with score_seconds or workers: each in a process
     warm_start(seed)           list[str]  candidates scored before the search (default: none)
     solved(score)              bool       whether a score ends the search (default: by solved_at)
     reveal()                   str        the target in full, shown at the end (default: `target`)
@@ -58,6 +59,8 @@ from runlog.plugins import import_file
 class Task:
     """The base class. A task of your own is a subclass; the README has a complete example."""
     target: str = ""
+    score_seconds: float = 0.0      # time limit of one candidate, scored in a process; 0: none
+    workers: int = 0                # candidates scored at a time, in processes; 0: by the machine
 
     name: ClassVar[str] = "task"
     bundled: ClassVar[str | None] = None
@@ -71,6 +74,7 @@ class Task:
     style: ClassVar[str] = "bundled"            # until the search says which model it has
     policy: ClassVar[str] = ""                  # the folder in tiny/, if it is a bundled one
     archive: ClassVar[dict] = {}
+    has_processes: ClassVar[bool] = False       # score() has some, with time limits of their own
 
     def prompt(self) -> prompts.Prompt:
         raise NotImplementedError
@@ -251,6 +255,7 @@ class Molecule(Task):
             raise UserError("molecules need RDKit: pip install -r requirements.txt") from error
         self.canonical, self.objective_scores = objectives.canonical, objectives.scores
         self.words, self.rewards = molecule_prompts.goal(self.target, objectives.OBJECTIVES)
+        self.has_processes = self.target in docking.PROTEINS
         self.meet(bundled=True, size=0)
 
     # The prompts say what is asked for. They never name a molecule that is the answer.
@@ -269,8 +274,9 @@ class Molecule(Task):
         return [smiles for smiles in molecules if smiles][-1:]
 
     def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
-        if self.target in docking.PROTEINS:
-            scores = docking.scores(self.target, candidates, self.dock_seconds, workers())
+        if self.has_processes:
+            scores = docking.scores(self.target, candidates, self.dock_seconds,
+                                    self.workers or workers())
         else:
             scores = self.objective_scores(self.target, candidates)
         for smiles, value, info in scores:
@@ -299,6 +305,7 @@ class Arc(Task):
     program_seconds: float = 2.0    # time limit of a program for each input; at most ten count
     prompt_style: str = ""          # few-shot, instruct or barc; default: by the size of the model
 
+    has_processes: ClassVar[bool] = True
     name: ClassVar[str] = "arc"
     bundled: ClassVar[str] = "arc"
     styles: ClassVar[tuple[str, ...]] = arc_prompts.STYLES
@@ -337,7 +344,7 @@ class Arc(Task):
 
     def _run(self, programs: list[str]) -> Iterator[tuple[int, Result]]:
         """The programs on all inputs, those of the training pairs first."""
-        sandbox = open_sandbox(self.program_seconds, self.arc_prelude, workers())
+        sandbox = open_sandbox(self.program_seconds, self.arc_prelude, self.workers or workers())
         return sandbox.run(programs, [grid for grid, _ in [*self.train, *self.test]])
 
     def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 
 from domains import bundled
 from domains.prompts import Prompt
+from domains.timed import Workers
+from domains.workers import workers
 from runlog.errors import TaskFailed, UserError, one_line
 
 
@@ -72,12 +74,17 @@ class Checked:
 
     policy: which of the bundled policies answers, by its folder in tiny/; "": another model. say:
     prints a line. The methods raise TaskFailed, or the task's own UserError. The first prompt of a
-    kind that a bundled policy was not trained on is warned about.
+    kind that a bundled policy was not trained on is warned about. If the task says score_seconds
+    or workers, candidates are scored in processes of their own (domains/timed.py).
     """
 
     def __init__(self, task, policy: str = "", say: Callable[[str], None] = print):
         self.task, self.policy, self.say = task, policy, say
         self.warned: set[str] = set()
+        self.workers = None
+        if not task.has_processes and (task.score_seconds or task.workers):
+            self.workers = Workers(self.score_in_worker, task.score_seconds,
+                                   task.workers or workers())
 
     def __getattr__(self, name: str):
         value = getattr(self.task, name)
@@ -100,7 +107,26 @@ class Checked:
 
     def score(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
         """A checked Score for each candidate, in any order, as results arrive. A scorer may give a
-        number instead of a Score."""
+        number instead of a Score. One that took longer than score_seconds, or whose process
+        crashed, is invalid, and its info has the reason."""
+        if self.workers is None:
+            yield from self.score_here(candidates)
+            return
+        for candidate, result, reason in self.workers.results(candidates):
+            if isinstance(result, Exception):
+                raise result
+            yield candidate, result or Score(0.0, valid=False, info={"reason": reason})
+
+    def score_in_worker(self, candidate: str) -> Score | TaskFailed | UserError:
+        """The score of one candidate, or why the search has to stop."""
+        try:
+            [(_, score)] = self.score_here([candidate])
+            return score
+        except (TaskFailed, UserError) as error:
+            return type(error)(str(error))      # what pickle takes
+
+    def score_here(self, candidates: list[str]) -> Iterator[tuple[str, Score]]:
+        """The checked scores of `score`, in this process."""
         missing, method = set(candidates), self.task.score
         if not missing:
             return

@@ -16,14 +16,16 @@ class Functions:
     score: a candidate -> a number of any scale, or None if the candidate is invalid. prompt: the
     task prompt. parse: a completion -> its candidate, or None if there is none. variation_prompt:
     the parents, worst to best -> the neighbour prompt. solved_at: the score that ends the search.
+    score_seconds, workers: as of tasks.Task.
     """
     own_scale = True
 
     def __init__(self, score: Callable, prompt: Prompt, parse: Callable | None = None,
                  variation_prompt: Callable | None = None, lower_is_better: bool = False,
-                 solved_at: float | None = None):
+                 solved_at: float | None = None, score_seconds: float = 0.0, workers: int = 0):
         self.scorer, self.text, self.reader, self.varier = score, prompt, parse, variation_prompt
         self.lower_is_better, self.solved_at = lower_is_better, solved_at
+        self.score_seconds, self.workers = score_seconds, workers
         name = getattr(score, "__name__", "")
         self.name = name if name.isidentifier() else "search"       # no lambda
 

@@ -215,7 +215,11 @@ def of_search(task, given: dict, defaults, methods: dict) -> tuple:
     resolve.
     """
     config = resolve(given, task, defaults, methods)
-    flags.check_bounds(task, {name: 0.01 for name in vars(task) if name.endswith("_seconds")})
+    flags.check_bounds(task, {name: 0.01 for name in vars(task) if name.endswith("_seconds")}
+                       | {"score_seconds": 0, "workers": 0})
+    if task.has_processes and task.score_seconds:
+        raise UserError(f"{task.name} {task.target} has no --score-seconds: its own time limit is "
+                        "--dock-seconds (molecule) or --program-seconds (arc)")
     if "lora_targets" not in given and config.lora_targets == defaults.lora_targets:
         config.lora_targets = engine.default_targets(model_source(config.model, task))
     method, modifiers = build_method(config, task, given, methods)

@@ -168,9 +168,10 @@ def scored(policy: Policy, prompt_ids, completions, weight=None):
         for rows, *tensors in migrate.token_logprobs(policy, prompt_ids, completions):
             T = tensors[0].shape[1]
             if weight is not None:
-                (tensors[0] * tensors[2] * weight[rows, :T]).sum().backward()
+                here = weight[rows, :T].to(tensors[0].device)
+                (tensors[0] * tensors[2] * here).sum().backward()
             for whole, part in zip((logprobs, entropies, masks), tensors):
-                whole[rows, :T] = part.detach()
+                whole[rows, :T] = part.detach().cpu()
     return logprobs, entropies, masks, {name: p.grad for name, p in policy.lora.items()}
 
 
@@ -180,7 +181,8 @@ def naive_logprobs(model, prompt_ids, completions, temperature=1.0, pad=0):
     longest, P = max(map(len, completions)), len(prompt_ids)
     ids = torch.tensor([prompt_ids + c + [pad] * (longest - len(c)) for c in completions])
     real = torch.tensor([[1] * (P + len(c)) + [0] * (longest - len(c)) for c in completions])
-    logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits[:, P - 1:-1]
+    logits = model(input_ids=ids.to(model.device), attention_mask=real.to(model.device),
+                   use_cache=False).logits[:, P - 1:-1].cpu()
     predictions = torch.distributions.Categorical(logits=logits.float() / temperature)
     return predictions.log_prob(ids[:, P:]), predictions.entropy().detach(), real[:, P:].float()
 

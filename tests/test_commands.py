@@ -16,6 +16,7 @@ from huggingface_hub.errors import GatedRepoError
 
 import migrate
 import tasks
+from domains import contract
 from migrate import Config
 from runlog import folder, settings
 from runlog.errors import explain_loading
@@ -267,8 +268,12 @@ def test_every_setting_is_read_and_documented():
     rooms = [p for room in ("engine", "runlog") for p in sorted((HERE / room).glob("*.py"))]
     code = "\n".join(p.read_text() for p in [HERE / "migrate.py", *rooms])
     for cls, owner, text in ((Config, "config", code), (settings.RunOptions, "options", code),
+                             (tasks.Task, "task", inspect.getsource(contract)),
                              (tasks.WordSearch, "self", inspect.getsource(tasks))):
+        inherited = dataclasses.fields(tasks.Task) if cls is tasks.WordSearch else ()
         for f in dataclasses.fields(cls):
+            if f.name == "target" and cls is tasks.Task or f in inherited:
+                continue
             read = rf"(?i)\b{owner}\.{f.name}\b" if f.name != "config" else '"config" in files'
             assert re.search(read, text), f"{f.name} is never read"
             comment = rf"^    {f.name}: .*#\s*\S+"

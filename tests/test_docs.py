@@ -361,7 +361,10 @@ def test_every_setting_is_documented_with_its_default():
     defaults that have changed since."""
     fields = {("", f.name): f for cls in (Config, RunOptions, Novelty)
               for f in dataclasses.fields(cls)}
-    general = {name for _, name in fields}      # a task's field of the same name has the same flag
+    of_all = [f for f in dataclasses.fields(Task) if f.name != "target"]
+    # a task's field of the same name has the same flag
+    general = {name for _, name in fields} | {f.name for f in of_all}
+    fields |= {("all", f.name): f for f in of_all}
     for name, cls in TASKS.items():
         fields |= {(name, f.name): f for f in dataclasses.fields(cls) if f.name not in general}
     documented = documented_settings()
@@ -446,8 +449,9 @@ def test_what_a_method_and_a_task_consist_of_is_documented():
     page = first_column("docs/your-own-task.md", "method or attribute", "gives", "needed?")
     public = {name for name in vars(Task) if not name.startswith("_")}
     in_the_text = {"target", "fits", "archive", "scored", "style", "policy"}
-    for_the_search = {"own_scale", "as_rewards", "presets_with"}
-    assert set(page) | in_the_text | for_the_search == public
+    flags = {"score_seconds", "workers"}        # above, and in docs/settings.md
+    for_the_search = {"own_scale", "as_rewards", "presets_with", "has_processes"}
+    assert set(page) | in_the_text | flags | for_the_search == public
     text = read("docs/your-own-task.md")
     assert all(f"`self.{name}" in text for name in in_the_text - {"target"})
 

@@ -417,7 +417,8 @@ def test_the_plain_path_is_cut_to_fit_as_well(monkeypatch):
 def test_rows_that_share_the_prompts_keys_are_rows_with_copies_of_them(kind):
     """The attention of an update in 16 bit, here in fp32, where it can be compared. Catches: a
     token that sees a later one, heads that read another's keys, gradients lost at the prompt."""
-    policy, ids = load(folder_of(kind)), torch.tensor([[5, 9, 4], [7, 7, 2]])
+    policy = load(folder_of(kind))
+    ids = torch.tensor([[5, 9, 4], [7, 7, 2]], device=policy.model.device)
     found = []
     for layer_of in (GroupLayer, None):
         prompt = [x.detach().requires_grad_() for x in
@@ -427,7 +428,8 @@ def test_rows_that_share_the_prompts_keys_are_rows_with_copies_of_them(kind):
             cache.layers = [layer_of(*pair) for pair in zip(prompt[::2], prompt[1::2])]
         hidden = attention.inner_model(policy.model)(input_ids=ids, past_key_values=cache,
                                                      use_cache=True).last_hidden_state
-        (hidden * torch.linspace(-1, 1, hidden.numel()).view_as(hidden)).sum().backward()
+        weight = torch.linspace(-1, 1, hidden.numel(), device=hidden.device).view_as(hidden)
+        (hidden * weight).sum().backward()
         found.append([hidden, *(x.grad for x in prompt)])
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*found))
 
@@ -443,7 +445,7 @@ def test_in_bf16_the_logits_are_fp32_and_both_paths_agree(T):
                                      RunOptions(engine=path, dtype="bf16"))
         move_lora(policy)
         assert policy.model.get_input_embeddings().weight.dtype == torch.bfloat16
-        logits = policy.model(torch.tensor([[5, 6]])).logits
+        logits = policy.model(torch.tensor([[5, 6]], device=policy.model.device)).logits
         assert logits.dtype == torch.float32 and not torch.equal(logits, logits.bfloat16().float())
         completions = [random_ids(T, 1), random_ids(T - 1, 2)]
         found.append(scored(policy, random_ids(9, 3), completions, torch.ones(2, T)))

@@ -315,7 +315,8 @@ def test_training_under_the_own_prompt_differs_in_the_prompt_alone():
 
     policy = migrate.load_policy(config, folder)
     for row, prompt, advantage in zip(rows, own, A):
-        log_probs = policy.model(torch.tensor([prompt + row.tokens])).logits[0].log_softmax(-1)
+        ids = torch.tensor([prompt + row.tokens], device=policy.model.device)
+        log_probs = policy.model(ids).logits[0].log_softmax(-1)
         positions = range(len(prompt) - 1, len(prompt) - 1 + len(row.tokens))
         (-advantage / 3 * log_probs[positions, row.tokens].mean()).backward()
     by_row = -torch.cat([p.grad.flatten() for p in policy.lora.values()])

@@ -7,9 +7,15 @@ from tests.support import HERE, Letters, command_line, folder_of, read_json
 import dataclasses
 import json
 import math
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -368,3 +374,104 @@ def test_what_to_try_next_is_a_command_that_the_search_understands(tmp_path, cap
                      method="migrate+novelty")
     assert "the same call with budget=14" in text and "method='ns+novelty'" in text
     assert flags.field_names("--seed=4") == {"seed"}
+
+
+# ------------------------------------------------------------------- scorers with a time limit
+
+class Difficult(Letters):
+    """Letters, but some words take for ever, end the process, or are a mistake of the scorer's."""
+    name, mistake = "difficult", ""
+
+    def score(self, candidates):
+        for c in candidates:
+            if c == "forever":
+                time.sleep(1000)
+            if c == "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if c == self.mistake:
+                raise ValueError("no such vowel")
+            yield c, Score(len(c) / 10, info={"process": os.getpid()})
+
+
+def limited(task=Difficult, seconds=0.5, workers=2) -> Checked:
+    task = task()
+    task.score_seconds, task.workers = seconds, workers
+    return Checked(task)
+
+
+def test_a_scorer_that_hangs_or_crashes_costs_one_candidate_and_no_more():
+    """Catches: a search that waits for ever, a hung candidate that takes others along, a crash that
+    ends the search, a process that outlives it, a new process for every candidate."""
+    checked = limited()
+    scores = dict(checked.score(["forever", "one", "crash", "three", "forever2"]))
+    assert [scores[c].valid for c in ("forever", "one", "crash", "three")] == [False, True] * 2
+    assert scores["forever"] == Score(0.0, False, {"reason": "not scored within 0.5 s"})
+    assert scores["crash"].info == {"reason": "the scorer's process ended with status -11"}
+    assert scores["three"].value == 0.5
+    later = [dict(checked.score([c]))[c].info["process"] for c in ("two", "four", "five", "six")]
+    workers = {child.pid for child in psutil.Process().children()} & set(later)
+    assert workers == set(later) and os.getpid() not in later and len(workers) <= 2
+    checked.workers.close()
+    assert not any(map(psutil.pid_exists, workers))
+
+
+def test_a_mistake_in_a_scorer_stops_the_search_with_its_line_from_a_process_too():
+    checked = limited()
+    checked.task.mistake = "wrong"
+    with pytest.raises(TaskFailed, match=r"test_own_tasks.py:\d+: score\(\) of difficult raised "
+                                         "ValueError: no such vowel"):
+        list(checked.score(["one", "wrong"]))
+    here = Checked(checked.task)            # in this process: the same words
+    here.workers = None
+    with pytest.raises(TaskFailed, match="raised ValueError: no such vowel"):
+        list(here.score(["wrong"]))
+
+
+def test_the_processes_of_a_killed_search_end_with_it():
+    """kill -9, while a worker hangs."""
+    program = """if True:
+        import time
+        from domains.timed import Workers
+        class Scorer:
+            def score(self, seconds):
+                time.sleep(seconds)
+        scorer = Scorer()
+        for candidate, *_ in Workers(scorer.score, 0, 2).results([0, 1000, 0]):
+            print(candidate, flush=True)
+        """
+    search = subprocess.Popen([sys.executable, "-c", program], cwd=HERE, stdout=subprocess.PIPE)
+    search.stdout.readline()
+    workers = psutil.Process(search.pid).children()
+    search.kill()
+    search.wait()
+    assert workers and not psutil.wait_procs(workers, timeout=10)[1]
+
+
+def test_any_function_can_be_scored_with_a_limit(tmp_path):
+    """Catches: a lambda or a closure that would have to be pickled, options that are lost."""
+    vowels = "aeiou"
+    here = dict(method="random", proposals=30, model="tiny/wordsearch", max_new_tokens=4, seed=3,
+                prompt=WordSearch().prompt())
+    found = []
+    for limit in ({}, dict(score_seconds=5.0, workers=2)):
+        folder = tmp_path / str(len(limit))
+        migrate.run(score=lambda word: sum(c in vowels for c in word) / len(word),
+                    out=str(folder), **here, **limit)
+        found.append([(e.candidate, e.score) for e in
+                      sorted(read_evaluations(folder), key=lambda e: e.index)])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("task, flag", [("arc", "--program-seconds"),
+                                        ("molecule --target DRD2", "--dock-seconds")])
+def test_tasks_with_a_limit_of_their_own_name_it(task, flag, capsys, monkeypatch):
+    monkeypatch.setattr("domains.docking.missing", lambda: None)
+    status, _, error = command_line(capsys, *f"--task {task} --score-seconds 3".split())
+    assert status == 2 and flag in error and error.count("\n") == 1
+
+
+def test_a_slow_objective_can_be_given_a_limit():
+    """The pharmacophores of deco_hop take 12 seconds for this sugar of 73 atoms."""
+    sugar = "C(O)" * 36 + "C"
+    scores = dict(Checked(Molecule("deco_hop", score_seconds=2)).score([sugar, "CCO"]))
+    assert scores[sugar].info == {"reason": "not scored within 2 s"} and scores["CCO"].valid

@@ -291,8 +291,8 @@ def make_trl_trainer(folder: str, P: int, G: int, C: int, steps: int, callback):
             scale_rewards="none", loss_type="grpo", epsilon=0.2, epsilon_high=0.28,
             temperature=1.0, top_k=0, top_p=1.0, generation_kwargs={"min_new_tokens": C},
             gradient_checkpointing=False, bf16=False, use_cpu=not CUDA,
-            model_init_kwargs={"dtype": "bfloat16" if CUDA else "float32"}, report_to="none", save_strategy="no",
-            logging_steps=10**6, disable_tqdm=True))
+            model_init_kwargs={"dtype": "bfloat16" if CUDA else "float32"},
+            report_to="none", save_strategy="no", logging_steps=10**6, disable_tqdm=True))
 
 
 # ------------------------------------------------------------------------------------------ memory
