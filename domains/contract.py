@@ -96,6 +96,8 @@ class Checked:
         result = call(getattr(self.task, name), what, *RETURNS[name], *arguments)
         if RETURNS[name][0] is is_prompt and name not in self.warned:
             self.warn(name, result, what)
+        if name == "parse":     # JSON can hold half a character, which no prompt and no file takes
+            return [candidate.encode(errors="replace").decode() for candidate in result]
         return result
 
     def warn(self, name: str, prompt: Prompt, what: str) -> None:

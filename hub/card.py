@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from runlog.errors import printable
 from runlog.ledger import Evaluation, best_first
 
 HERE = Path(__file__).resolve().parent.parent
@@ -208,11 +209,6 @@ def without_flags(command: list[str], *flags: str) -> list[str]:
         else:
             kept.append(word)
     return kept
-
-
-def printable(text: str) -> str:
-    """Text with a dot for whatever cannot be printed (control characters, direction marks)."""
-    return "".join(c if c.isprintable() or c == "\n" else "\u00b7" for c in text)
 
 
 def fenced(text: str, kind: str = "") -> str:

@@ -21,9 +21,8 @@ from huggingface_hub.utils import disable_progress_bars
 
 import tasks
 from hub.adapters import ADAPTER_CONFIG, BASE_NAME, adapter_folder, download
-from hub.card import printable
 from hub.push import push
-from runlog.errors import UserError, one_line
+from runlog.errors import UserError, one_line, printable
 from runlog.flags import Parser
 from runlog.ledger import read_evaluations
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reports.colours import DARK, ORIGINS, dark_pictures, variables
-from reports.records import printable
 from reports.tables import Table
+from runlog.errors import printable
 
 HERE = Path(__file__).resolve().parent
 

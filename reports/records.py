@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import tasks
 from runlog.completions import read_completions
-from runlog.errors import UserError, one_line
+from runlog.errors import UserError, one_line, printable, printable_in
 from runlog.ledger import Evaluation, evaluation_in, read_jsonl, whole_lines
 from runlog.settings import COUNTS
 
@@ -84,24 +84,6 @@ def json_object(path: Path) -> dict:
         return printable_in(dict(json.loads(path.read_bytes())))
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from error
-
-
-def printable(value) -> str:
-    """Text with a dot for what cannot be printed (control characters, surrogates, direction marks),
-    but for ends of lines."""
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else "\u00b7" for c in text)
-
-
-def printable_in(value):
-    """A JSON value with all of its texts printable."""
-    if isinstance(value, dict):
-        return {printable(name): printable_in(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [printable_in(one) for one in value]
-    return printable(value) if isinstance(value, str) else value
 
 
 def in_one_line(text: str) -> str:

@@ -21,11 +21,10 @@ from reports.records import (
     find_runs,
     in_one_line,
     is_finished,
-    printable,
     read,
     task_of,
 )
-from runlog.errors import UserError
+from runlog.errors import UserError, printable
 from runlog.ledger import Evaluation, best_first
 
 FIELDS = ("task target group protocol method seed limit guesses found best_score best evaluations "

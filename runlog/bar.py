@@ -7,6 +7,7 @@ import sys
 from tqdm import tqdm
 from tqdm.contrib import DummyTqdmFile
 
+from runlog.errors import printable
 from runlog.ledger import Evaluation
 
 NARROW = "{desc}{percentage:.0f}% {n_fmt}/{total_fmt} {elapsed}<{remaining}"
@@ -71,7 +72,8 @@ class ProgressBar(tqdm):
         super().close()
 
     def say(self, line: str) -> None:
-        """Prints a line, above the bar."""
+        """Prints a line, above the bar. It may hold what a model wrote."""
+        line = printable(line)
         if self.plain:
             print(line, flush=True)
         else:

@@ -5,6 +5,7 @@ import json
 import shlex
 from pathlib import Path
 
+from runlog.errors import printable_in
 from runlog.flags import LENGTHS, field_names
 
 STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
@@ -13,7 +14,7 @@ STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all step
 
 def print_summary(folder: Path, task, from_python: bool = False) -> None:
     """What a finished run found, on the screen. from_python: it was not started by a command."""
-    s = json.loads((folder / "summary.json").read_text())
+    s = printable_in(json.loads((folder / "summary.json").read_text()))
     record = json.loads((folder / "config.json").read_text())
     asked = record["options"].get("target", "")
     print(f"{asked or s['task']}: {verdict(s, task)}")

@@ -30,6 +30,24 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
+def printable(value) -> str:
+    """Text with a dot for what cannot be printed (control characters, surrogates, direction marks),
+    but for ends of lines."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else "\u00b7" for c in text)
+
+
+def printable_in(value):
+    """A JSON value with all of its texts printable."""
+    if isinstance(value, dict):
+        return {printable(name): printable_in(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [printable_in(one) for one in value]
+    return printable(value) if isinstance(value, str) else value
+
+
 def exit_code(main, argv: list[str]) -> int:
     """Runs main(argv). 0: done; 1: the run had to stop; 2: the user can mend it; 130: Ctrl-C."""
     try:
@@ -40,13 +58,13 @@ def exit_code(main, argv: list[str]) -> int:
             print("\nstopped", file=sys.stderr)
         return 130
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         print(f"error: {error}: pip install -r requirements.txt", file=sys.stderr)
         return 2
     except (RunStopped, TaskFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 1
 
 

@@ -30,7 +30,7 @@ from runlog.ledger import Evaluation, best_first, read_evaluations, read_jsonl
 from runlog.metrics import differences
 from runlog.settings import RunOptions, build_method, from_flags, run_options
 from tasks import TASKS, Score, WordSearch, load_task_class
-from tests.support import HERE, Letters, folder_of, read_json, run_search
+from tests.support import HERE, Letters, command_line, folder_of, read_json, run_search
 
 
 def evaluation(index, score=0.5, step=1, candidate=None, valid=True) -> Evaluation:
@@ -320,9 +320,9 @@ def test_without_a_terminal_there_are_plain_lines(capsys, monkeypatch):
         bar.scored(evaluation(1, 0.25, candidate="one"))
         for step in range(1, 4):
             bar.stepped({"step": step})
-        bar.say("a remark")
+        bar.say("a \x1bremark")
     out, err = capsys.readouterr()
-    assert out == "a remark\n" and "\r" not in err
+    assert out == "a \u00b7remark\n" and "\r" not in err
     assert err.splitlines()[-1].startswith("best 0.250 'one' 30% 3/10 steps ")
 
 
@@ -674,3 +674,42 @@ def test_run_options_and_bounds():
     for wrong in ({"engine": "magic"}, {"quantize": "8bit"}, {"micro_batch": -1}):
         with pytest.raises(errors.UserError):
             run_options(wrong)
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[2J\u202e\x9b31m\ud800"
+
+
+class Terminal(Letters):
+    """Its candidates would take over a terminal."""
+    name = "terminal"
+
+    def parse(self, completion):
+        return [f"{word}\n{HOSTILE}" for word in super().parse(completion)]
+
+    def render(self, candidate):
+        return candidate.split("\n")[0]
+
+    def score(self, candidates):
+        for c in candidates:
+            yield c, Score(len(c) / 100)
+
+    def solved(self, score):
+        return False
+
+
+def test_nothing_that_a_model_or_a_stranger_wrote_reaches_the_terminal_raw(tmp_path, capsys):
+    """Catches: control characters, direction marks and surrogates in lines of a search, in its
+    summary, in an error about a recorded setting, and in tables."""
+    folder = tmp_path / "run"
+    migrate.run(Terminal(), steps=2, out=str(folder), seed=1)
+    screen = "".join(capsys.readouterr())
+    assert "\u00b7]0;title" in screen
+    record = read_json(folder / "config.json")
+    record["options"]["quantize"] = HOSTILE
+    (folder / "config.json").write_text(json.dumps(record))
+    for argv in (["--resume", folder], ["--config", folder / "config.json"], ["--task", HOSTILE],
+                 ["sample", folder]):
+        code, out, error = command_line(capsys, *argv)
+        assert code == 2 and error.count("\n") == 1
+        screen += out + error
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]", screen)
