@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import random
 import signal
@@ -591,24 +592,26 @@ def test_parents_that_the_context_cannot_hold_are_left_out(tmp_path, monkeypatch
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path):
     """kill -9 at two different moments, the last with a torn line; then archive, scores, steps and
     weights are equal."""
-    command = [sys.executable, "migrate.py", "--task", "wordsearch", "--target", "skillet",
-               "--method", "migrate", "--steps", "14", "--seed", "3", "--n-greedy", "2"]
-    child = dict(cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL,
-                 stdout=subprocess.DEVNULL)
-    subprocess.run([*command, "--out", tmp_path / "whole"], check=True, **child)
+    argv = ["--task", "wordsearch", "--target", "skillet", "--method", "migrate", "--steps", "14",
+            "--seed", "3", "--n-greedy", "2"]
+    fork = multiprocessing.get_context("fork")      # saves loading torch each time
+    migrate.main([*argv, "--out", str(tmp_path / "whole")])
     folder = tmp_path / "killed"
     evals = folder / "evals.jsonl"
     for lines in (30, 90):
-        process = subprocess.Popen([*command, "--resume", folder], **child)
-        while process.poll() is None:
+        process = fork.Process(target=migrate.main, args=([*argv, "--resume", str(folder)],))
+        process.start()
+        while process.is_alive():
             if evals.exists() and evals.read_bytes().count(b"\n") >= lines:
                 break
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     with open(evals, "a") as file:
         file.write('{"index": 77, "step": 9, "prop')
-    subprocess.run([*command, "--resume", folder], check=True, **child)
+    subprocess.run([sys.executable, "migrate.py", *argv, "--resume", folder], check=True, cwd=HERE,
+                   env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
 
     def everything(folder):
         summary = json.loads((folder / "summary.json").read_text())

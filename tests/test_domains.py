@@ -215,8 +215,9 @@ def test_objectives_equal_an_independent_implementation():
         rows = list(csv.DictReader(file))
     assert len(rows) >= 200
     for name, objective in objectives.OBJECTIVES.items():
-        reference = [float(row[name]) for row in rows]
-        values = [objective.score(Chem.MolFromSmiles(row["smiles"])) for row in rows]
+        some = rows[::4] if name.endswith("_hop") else rows         # pharmacophores take long
+        reference = [float(row[name]) for row in some]
+        values = [objective.score(Chem.MolFromSmiles(row["smiles"])) for row in some]
         assert values == pytest.approx(reference, abs=1e-6), name
         assert max(reference) > 0.25, f"{name}: the file says nothing about high scores"
 

@@ -239,16 +239,16 @@ def sandbox():
 
 def processes(sandbox) -> set[str]:
     """The processes in the sessions of the sandbox's servers, and those that have left these
-    sessions but still have the servers' environment."""
+    sessions but not the servers' folder."""
     sessions = {server.pid for server in sandbox.servers}
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             session = int(stat.read_text().rsplit(")", 1)[1].split()[3])
-            marked = b"OPENBLAS_NUM_THREADS=1\0" in (stat.parent / "environ").read_bytes()
+            inside = os.readlink(stat.parent / "cwd").startswith(sandbox.folder.name)
         except OSError:
             continue
-        if session in sessions or marked and b"sandbox" in (stat.parent / "cmdline").read_bytes():
+        if session in sessions or inside:
             found.add(stat.parent.name)
     return found
 
