@@ -67,8 +67,9 @@ def run(tmp_path_factory):
     part = {"n": 5, "score_mean": 0.3, "repeats": 1, "invalid": 0, "logprob": -1.0}
     steps = [{"step": i, "proposals": 10 * i, "entropy": 1 / i, "neighbor": part, "on-policy": part,
               "seconds": {"sampling": 1.0, "scoring": 0.5}} for i in range(1, 7)]
-    written = {"step": 1, "proposal": 1, "origin": "on-policy", "prompt": "?", "completion": LONG,
-               "cut": False, "read": [{"candidate": LONG, "score": 0.5, "valid": True,
+    word = "C" * 99
+    written = {"step": 1, "proposal": 1, "origin": "on-policy", "prompt": "?", "completion": word,
+               "cut": False, "read": [{"candidate": word, "score": 0.5, "valid": True,
                                        "repeat": False}]}
     return pages.write(make_run(tmp_path_factory.mktemp("browser") / "run", evaluations,
                                 steps=steps, completions=[written]))
