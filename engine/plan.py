@@ -8,6 +8,7 @@ import torch
 
 from engine.logprobs import completion_pass, prompt_pass
 from engine.memory import CHUNK, activations
+from runlog.errors import UserError
 
 
 def free_memory(model) -> int:
@@ -24,11 +25,17 @@ def free_memory(model) -> int:
 def fit_into_memory(policy, prompt_ids: list[int], config, token_logprobs) -> str:
     """Sets the policy's micro_batch (0: as many rows as fit) and offload; returns a line about it.
 
-    token_logprobs: that of migrate.py, for the plain path.
+    token_logprobs: that of migrate.py, for the plain path. Raises UserError if the group cannot be
+    sampled, or not a single row trained, in the memory that there is.
     """
     def one_row():
         return list(token_logprobs(policy, prompt_ids, [[0] * config.max_new_tokens]))
     G = config.n_on_policy + config.n_greedy + config.n_neighbors
+    free, logits = free_memory(policy.model), 8 * policy.model.get_output_embeddings().out_features
+    if G * logits > free:       # the logits of one token and their probabilities, in fp32
+        raise UserError(f"to sample a group of {G} rows takes more than {in_units(G * logits)}, "
+                        f"{in_units(free)} are free: choose a group of {free // (2 * logits)} rows "
+                        "or less")
     if policy.slow_because:
         plan = plan_plain(policy.model, one_row, G, policy.micro_batch)
     else:
@@ -79,10 +86,17 @@ def rows_that_fit(free: int, fixed: int, of_row: int) -> int:
 
 
 def micro_batches(free: int, fixed: int, of_row: int, G: int, size: int) -> tuple[int, str]:
-    """G rows in equal micro-batches: the rows of each, and a line about it."""
+    """G rows in equal micro-batches: the rows of each, and a line about it. Raises UserError if not
+    even these fit."""
     most = size or rows_that_fit(free, fixed, of_row)
     parts = math.ceil(G / max(1, min(most, G)))
     rows = math.ceil(G / parts)
+    if fixed + rows * of_row > free:
+        way_out = "choose a smaller model, a lower --max-new-tokens or --lora-r"
+        if size > 1:
+            way_out = "choose a lower --micro-batch, or none: then it is as large as fits"
+        raise UserError(f"an update of {rows} rows at a time needs about "
+                        f"{in_units(fixed + rows * of_row)}, {in_units(free)} are free: {way_out}")
     batches = "micro-batch" if parts == 1 else "micro-batches"
     return rows, (f"memory: update about {in_units(fixed + rows * of_row)} beside the weights, "
                   f"{in_units(free)} free; {G} rows in {parts} {batches} of {rows}")
