@@ -60,7 +60,7 @@ class Task:
     """The base class. A task of your own is a subclass; the README has a complete example."""
     target: str = ""
     score_seconds: float = 0.0      # time limit of one candidate, scored in a process; 0: none
-    workers: int = 0                # candidates scored at a time, in processes; 0: by the machine
+    workers: int = 0                # how many processes score, where any do; 0: one a core
 
     name: ClassVar[str] = "task"
     bundled: ClassVar[str | None] = None

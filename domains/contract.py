@@ -81,10 +81,10 @@ class Checked:
     def __init__(self, task, policy: str = "", say: Callable[[str], None] = print):
         self.task, self.policy, self.say = task, policy, say
         self.warned: set[str] = set()
-        self.workers = None
+        self.processes = None
         if not task.has_processes and (task.score_seconds or task.workers):
-            self.workers = Workers(self.score_in_worker, task.score_seconds,
-                                   task.workers or workers())
+            self.processes = Workers(self.score_in_worker, task.score_seconds,
+                                     task.workers or workers())
 
     def __getattr__(self, name: str):
         value = getattr(self.task, name)
@@ -111,10 +111,10 @@ class Checked:
         """A checked Score for each candidate, in any order, as results arrive. A scorer may give a
         number instead of a Score. One that took longer than score_seconds, or whose process
         crashed, is invalid, and its info has the reason."""
-        if self.workers is None:
+        if self.processes is None:
             yield from self.score_here(candidates)
             return
-        for candidate, result, reason in self.workers.results(candidates):
+        for candidate, result, reason in self.processes.results(candidates):
             if isinstance(result, Exception):
                 raise result
             yield candidate, result or Score(0.0, valid=False, info={"reason": reason})

@@ -402,8 +402,7 @@ def test_the_memory_of_an_update_is_measured_and_decides_the_micro_batches(monke
 
 
 def test_what_does_not_fit_into_memory_is_told_before_the_search(monkeypatch, capsys, tmp_path):
-    """Catches: a search that the system kills in its first step. The numbers in the message work:
-    --micro-batch without a value, and a group of the size that it names."""
+    """Catches: a search that the system kills in its first step, and advice that does not help."""
     def search(*flags):
         return command_line(capsys, "--task", "wordsearch", "--steps", 1, "--preset", "tiny",
                             "--out", tmp_path / "-".join(map(str, flags)), *flags)
@@ -411,10 +410,13 @@ def test_what_does_not_fit_into_memory_is_told_before_the_search(monkeypatch, ca
     assert code == 2 and "a group of 100000000 rows takes more than" in error
     assert int(re.search(r"a group of (\d+) rows or less", error)[1]) > 1000
     policy, config = load(folder_of("tiny")), config_for(folder_of("tiny"), n_on_policy=64)
-    monkeypatch.setattr(plan, "free_memory", lambda model: 9 * 2**20)
+    monkeypatch.setattr(plan, "free_memory", lambda model: 180 * 2**20)
     policy.micro_batch = 64
     with pytest.raises(UserError, match=r"an update of \d+ rows at a time .* lower --micro-b"):
         engine.fit_into_memory(policy, [7] * 20, config, migrate.token_logprobs)
+    policy.micro_batch = 0
+    assert "micro-batches of" in engine.fit_into_memory(policy, [7] * 20, config,
+                                                        migrate.token_logprobs)
     policy.micro_batch = 0
     with pytest.raises(UserError, match="an update of 1 rows at a time .* a smaller model"):
         engine.fit_into_memory(policy, [7] * 2000, config, migrate.token_logprobs)

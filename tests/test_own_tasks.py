@@ -393,10 +393,8 @@ class Difficult(Letters):
             yield c, Score(len(c) / 10, info={"process": os.getpid()})
 
 
-def limited(task=Difficult, seconds=0.5, workers=2) -> Checked:
-    task = task()
-    task.score_seconds, task.workers = seconds, workers
-    return Checked(task)
+def limited() -> Checked:
+    return Checked(Difficult(score_seconds=0.5, workers=2))
 
 
 def test_a_scorer_that_hangs_or_crashes_costs_one_candidate_and_no_more():
@@ -411,7 +409,7 @@ def test_a_scorer_that_hangs_or_crashes_costs_one_candidate_and_no_more():
     later = [dict(checked.score([c]))[c].info["process"] for c in ("two", "four", "five", "six")]
     workers = {child.pid for child in psutil.Process().children()} & set(later)
     assert workers == set(later) and os.getpid() not in later and len(workers) <= 2
-    checked.workers.close()
+    checked.processes.close()
     assert not any(map(psutil.pid_exists, workers))
 
 
@@ -422,7 +420,7 @@ def test_a_mistake_in_a_scorer_stops_the_search_with_its_line_from_a_process_too
                                          "ValueError: no such vowel"):
         list(checked.score(["one", "wrong"]))
     here = Checked(checked.task)            # in this process: the same words
-    here.workers = None
+    here.processes = None
     with pytest.raises(TaskFailed, match="raised ValueError: no such vowel"):
         list(here.score(["wrong"]))
 
@@ -449,14 +447,16 @@ def test_the_processes_of_a_killed_search_end_with_it():
 
 def test_any_function_can_be_scored_with_a_limit(tmp_path):
     """Catches: a lambda or a closure that would have to be pickled, options that are lost."""
-    vowels = "aeiou"
+    scored_here = []
     here = dict(method="random", proposals=30, model="tiny/wordsearch", max_new_tokens=4, seed=3,
                 prompt=WordSearch().prompt())
     found = []
     for limit in ({}, dict(score_seconds=5.0, workers=2)):
         folder = tmp_path / str(len(limit))
-        migrate.run(score=lambda word: sum(c in vowels for c in word) / len(word),
+        scored_here.clear()
+        migrate.run(score=lambda word: (scored_here.append(word), len(word) / 20)[1],
                     out=str(folder), **here, **limit)
+        assert bool(scored_here) != bool(limit)     # a process has a list of its own
         found.append([(e.candidate, e.score) for e in
                       sorted(read_evaluations(folder), key=lambda e: e.index)])
     assert found[0] == found[1]

@@ -699,7 +699,7 @@ class Terminal(Letters):
 
 def test_nothing_that_a_model_or_a_stranger_wrote_reaches_the_terminal_raw(tmp_path, capsys):
     """Catches: control characters, direction marks and surrogates in lines of a search, in its
-    summary, in an error about a recorded setting, and in tables."""
+    summary, and in errors about a recorded setting."""
     folder = tmp_path / "run"
     migrate.run(Terminal(), steps=2, out=str(folder), seed=1)
     screen = "".join(capsys.readouterr())
