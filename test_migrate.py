@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import multiprocessing
 import os
 import random
 import signal
@@ -594,24 +593,23 @@ def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path):
     weights are equal."""
     argv = ["--task", "wordsearch", "--target", "skillet", "--method", "migrate", "--steps", "14",
             "--seed", "3", "--n-greedy", "2"]
-    fork = multiprocessing.get_context("fork")      # saves loading torch each time
+    child = dict(cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL,
+                 stdout=subprocess.DEVNULL)
     migrate.main([*argv, "--out", str(tmp_path / "whole")])
     folder = tmp_path / "killed"
     evals = folder / "evals.jsonl"
     for lines in (30, 90):
-        process = fork.Process(target=migrate.main, args=([*argv, "--resume", str(folder)],))
-        process.start()
-        while process.is_alive():
+        process = subprocess.Popen([sys.executable, "migrate.py", *argv, "--resume", folder],
+                                   **child)
+        while process.poll() is None:
             if evals.exists() and evals.read_bytes().count(b"\n") >= lines:
                 break
             time.sleep(0.005)
         process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        assert process.wait() == -signal.SIGKILL
     with open(evals, "a") as file:
         file.write('{"index": 77, "step": 9, "prop')
-    subprocess.run([sys.executable, "migrate.py", *argv, "--resume", folder], check=True, cwd=HERE,
-                   env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    migrate.main([*argv, "--resume", str(folder)])
 
     def everything(folder):
         summary = json.loads((folder / "summary.json").read_text())
