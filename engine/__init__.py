@@ -8,8 +8,8 @@ Letters in shape comments: n rows, P prompt tokens, T completion tokens, V vocab
 the model, H heads of the queries, K heads of the keys, D width of a head.
 """
 from engine import chat
-from engine.attention import sample
 from engine.check import attach, why_not
+from engine.decode import sample
 from engine.loading import exact_sampling, freeze, load_model
 from engine.logprobs import token_logprobs
 from engine.lora import add_lora, default_targets

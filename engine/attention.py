@@ -1,7 +1,7 @@
-"""Sampling: one copy of each prompt's keys and values for all rows that are drawn under it."""
+"""Attention of rows that share a prompt: its keys and values exist once for all of them."""
 from __future__ import annotations
 
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -9,7 +9,6 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-from transformers.pytorch_utils import Conv1D
 
 NAME = "shared_prompt"      # of this attention, in transformers' registry
 
@@ -36,20 +35,22 @@ def inner_model(model):
 class SharedLayer(DynamicLayer):
     """One layer's keys and values while completions are drawn.
 
-    A prompt's keys and values are stored once for all of its rows. What the rows add is written in
-    place: the usual cache is copied as a whole at every token.
+    A prompt's keys and values are stored once for all of its rows. Those of all prompts stand in
+    one row, (K, P, D) with P tokens of all prompts together, and `others` hides from each row the
+    prompts that are not its own. What the rows add is written in place: the usual cache is copied
+    as a whole at every token.
     """
 
-    def __init__(self, prompts: list[DynamicLayer], counts: list[int], room: int):
+    def __init__(self, keys, values, others, n: int, room: int, longest: int):
+        """keys, values: (K, P, D). others: (n, P), 0 or -inf; None for a single prompt. room: how
+        many tokens each of n rows can add. longest: tokens of the longest prompt."""
         super().__init__()
-        first = prompts[0].keys
-        self.prompts = [(p.keys[0], p.values[0]) for p in prompts]                  # (K, P, D) each
-        self.counts = counts            # rows of each prompt
-        self.length = 0                 # tokens that the rows have added so far
-        self.longest = max(p.get_seq_length() for p in prompts)
-        n, K = sum(counts), first.shape[1]
-        self.keys = first.new_empty(n, K, room, first.shape[3])         # (n, K, room, D)
-        self.values = first.new_empty(n, K, room, prompts[0].values.shape[3])
+        self.prompt = exact(keys).mT.contiguous(), exact(values)        # (K, D, P), (K, P, D)
+        self.others, self.n = others, n
+        self.length, self.longest = 0, longest      # tokens that the rows have added so far
+        K, P, D = keys.shape
+        self.keys = self.prompt[0].new_empty(K * n, room, D)
+        self.values = self.prompt[0].new_empty(K * n, room, values.shape[2])
         self.is_initialized = True
 
     def get_seq_length(self) -> int:
@@ -61,8 +62,8 @@ class SharedLayer(DynamicLayer):
         transformers passes on what this returns to the attention function. The layer itself stands
         for all keys and values: see `attention`.
         """
-        self.keys[:, :, self.length] = keys[:, :, 0]
-        self.values[:, :, self.length] = values[:, :, 0]
+        self.keys[:, self.length] = keys[:, :, 0].transpose(0, 1).flatten(0, 1)
+        self.values[:, self.length] = values[:, :, 0].transpose(0, 1).flatten(0, 1)
         self.length += 1
         return self, self
 
@@ -72,12 +73,19 @@ class SharedLayer(DynamicLayer):
         query: (n, H, 1, D). Returns (n, 1, H, D).
         """
         n, H, _, D = query.shape
-        K = self.keys.shape[1]
-        q = (query * scale).reshape(n, K, H // K, D).split(self.counts)
-        k = self.keys[:, :, :self.length].split(self.counts)
-        v = self.values[:, :, :self.length].split(self.counts)
-        parts = [attend_to_prompt(*prompt, *own) for prompt, *own in zip(self.prompts, q, k, v)]
-        return torch.cat(parts).reshape(n, 1, H, -1)
+        (keys, values), t = self.prompt, self.length
+        K, _, P = keys.shape
+        q = (exact(query) * scale).view(n, K, -1, D).transpose(0, 1).contiguous()
+        q = q.view(K, -1, D)                                                        # (K, n g, D)
+        prompt = q @ keys                                                           # (K, n g, P)
+        if self.others is not None:
+            prompt.unflatten(1, (n, -1)).add_(self.others[:, None])
+        own = torch.bmm(q.view(K * n, -1, D), self.keys[:, :t].mT).view(K, -1, t)
+        weights = torch.cat([prompt, own], dim=-1).softmax(-1, dtype=torch.float32).to(q.dtype)
+        out = (weights[..., :P] @ values).view(K * n, -1, values.shape[2])
+        own = weights[..., P:].view(K * n, -1, t)
+        out = torch.baddbmm(out, own, self.values[:, :t])                           # (K n, g, D)
+        return out.view(K, n, -1).transpose(0, 1).reshape(n, 1, H, -1).to(query.dtype)
 
 
 class GroupLayer(DynamicLayer):
@@ -88,7 +96,7 @@ class GroupLayer(DynamicLayer):
 
     def __init__(self, prompt_keys, prompt_values):
         super().__init__()
-        self.prompt = prompt_keys[0], prompt_values[0]
+        self.prompt = exact(prompt_keys[0]), exact(prompt_values[0])
         self.is_initialized = True
 
     def get_seq_length(self) -> int:
@@ -96,7 +104,7 @@ class GroupLayer(DynamicLayer):
 
     def update(self, keys, values, *args, **kwargs):
         """Takes the rows' keys and values, (n, K, T, D) each. Returned as in SharedLayer."""
-        self.keys, self.values = keys, values
+        self.keys, self.values = exact(keys), exact(values)
         return self, self
 
     def attend(self, query, scale: float):
@@ -104,10 +112,15 @@ class GroupLayer(DynamicLayer):
         up to it. query: (n, H, T, D). Returns (n, T, H, D)."""
         n, H, T, D = query.shape
         K = self.keys.shape[1]
-        q = (query * scale).reshape(n, K, H // K * T, D)
+        q = (exact(query) * scale).reshape(n, K, H // K * T, D)
         later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1).repeat(H // K, 1)
         out = attend_to_prompt(*self.prompt, q, self.keys, self.values, later)
-        return out.reshape(n, H, T, -1).transpose(1, 2)
+        return out.reshape(n, H, T, -1).transpose(1, 2).to(query.dtype)
+
+
+def exact(x):
+    """Keys, values and queries in fp32 on the CPU, where small products in 16 bit are slower."""
+    return x.float() if x.device.type == "cpu" else x
 
 
 def attend_to_prompt(prompt_keys, prompt_values, q, k, v, hidden=None):
@@ -149,12 +162,30 @@ def shared_cache(model, prompts: list[tuple[list[int], int]], room: int) -> Dyna
 
     The last token of each prompt is left out: generate() needs something to begin with.
     """
-    caches = prompt_caches(model, [ids[:-1] for ids, _ in prompts])
-    counts = [n for _, n in prompts]
+    def run(shortened):
+        caches = [run_prompt(model, ids)[0] for ids in shortened]
+        return [[(layer.keys[0], layer.values[0]) for layer in cache.layers] for cache in caches]
+    known = remembered(model, [ids[:-1] for ids, _ in prompts], run)
     cache = DynamicCache()
-    by_layer = zip(*(c.layers for c in caches))
-    cache.layers = [SharedLayer(layers, counts, room) for layers in by_layer]
+    cache.layers = shared_layers(known, [n for _, n in prompts], room)
     return cache
+
+
+def shared_layers(prompts: list[list[tuple]], counts: list[int], room: int) -> list[SharedLayer]:
+    """prompts: of each prompt and each layer the keys and values, (K, P, D) each. counts: rows of
+    each prompt."""
+    lengths = [keys_and_values[0][0].shape[1] for keys_and_values in prompts]
+    device = prompts[0][0][0].device
+    prompt_of_row, prompt_of_key = (torch.arange(len(x)).repeat_interleave(torch.tensor(x))
+                                    for x in (counts, lengths))
+    hidden = prompt_of_row[:, None] != prompt_of_key                                # (n, P)
+    others, layers = None, []
+    if len(prompts) > 1:
+        others = torch.zeros(hidden.shape).masked_fill(hidden, float("-inf")).to(device)
+    for of_layer in zip(*prompts):
+        keys, values = (torch.cat(x, dim=1) for x in zip(*of_layer))                # (K, P, D)
+        layers.append(SharedLayer(keys, values, others, sum(counts), room, max(lengths)))
+    return layers
 
 
 KEPT = 2**26        # bytes of keys and values that are kept for the next draw
@@ -169,14 +200,15 @@ def count_update(*_) -> None:
 register_optimizer_step_post_hook(count_update)
 
 
-def prompt_caches(model, prompts: list[list[int]]) -> list[DynamicCache]:
-    """The keys and values of each prompt, (1, K, P, D) in each layer.
+def remembered(model, prompts: list[list[int]], run: Callable) -> list:
+    """run(prompts): what a model made of these prompts, computed now or at an earlier call.
 
-    They are kept for the next call, and used again if the weights are the same then: a method that
+    It is kept for the next call, and used again if the weights are the same then: a method that
     draws several times in a step, or that does not train, computes its prompts once. The LoRA
     weights count as changed after a step of an optimizer, or if a norm or a sum is another one:
     then they have been loaded, or reset. (Version counters do not tell: fused optimizers leave them
-    as they are.)
+    as they are.) Prompts are kept as they were computed, all of a batch or none: alone, their last
+    bits might be others.
     """
     lora = [p for p in model.parameters() if p.requires_grad]
     off = any(getattr(module, "disable_adapters", False) is True for module in model.modules())
@@ -184,55 +216,18 @@ def prompt_caches(model, prompts: list[list[int]]) -> list[DynamicCache]:
     last_weights, known = getattr(model, "known_prompts", (None, {}))
     if weights != last_weights:
         known = {}
-    known = known | {tuple(ids): run_prompt(model, ids)[0]
-                     for ids in prompts if tuple(ids) not in known}
-    size = sum(layer.keys.nbytes + layer.values.nbytes
-               for cache in known.values() for layer in cache.layers)
+    batch = tuple(map(tuple, prompts))
+    if batch not in known:
+        known = {**known, batch: run(prompts)}
+    size = sum(x.nbytes for result in known.values() for x in tensors(result))
     model.known_prompts = weights, known if size <= KEPT else {}
-    return [known[tuple(ids)] for ids in prompts]
+    return known[batch]
 
 
-def sample(model, prompts: list[tuple[list[int], int]], generation):
-    """Draws n rows for each (prompt_ids, n) in one batch.
-
-    Returns the new tokens, (rows, T), padded behind the end of each completion.
-    """
-    longest = max(len(ids) for ids, _ in prompts)
-    padded, positions = [], []
-    for ids, n in prompts:
-        padding = [0] * (longest - len(ids))
-        padded += [padding + ids] * n
-        positions += [padding + list(range(len(ids)))] * n
-    inputs, positions = torch.tensor([padded, positions], device=model.device)  # (rows, longest)
-    with torch.no_grad(), merged(model):
-        cache = shared_cache(model, prompts, generation.max_new_tokens)
-        output = model.generate(input_ids=inputs, position_ids=positions,
-                                attention_mask=torch.ones_like(inputs), past_key_values=cache,
-                                generation_config=generation)
-    return output[:, longest:]
-
-
-@contextmanager
-def merged(model):
-    """Puts W + scale B A in the place of every W with LoRA weights, while completions are drawn.
-
-    This saves LoRA's own products at every token. It happens in fp32 only: rounded to 16 or 4 bit
-    the sum would be another policy. Afterwards the layers hold the very tensors they had before.
-    """
-    layers = [m for m in model.modules() if getattr(m, "lora_A", None) and not m.disable_adapters
-              and isinstance(m.get_base_layer(), (torch.nn.Linear, Conv1D))     # no experts
-              and m.get_base_layer().weight.dtype == torch.float32]
-    weights = [layer.get_base_layer().weight.data for layer in layers]
-    try:
-        for layer, weight in zip(layers, weights):
-            base = layer.get_base_layer()
-            A = layer.lora_A["default"].weight                          # (r, in)
-            B = layer.lora_B["default"].weight                          # (out, r)
-            factors = (A.T, B.T) if layer.fan_in_fan_out else (B, A)    # GPT-2 stores W transposed
-            base.weight.data = torch.addmm(weight, *factors, alpha=layer.scaling["default"])
-            layer.forward = base.forward
-        yield
-    finally:
-        for layer, weight in zip(layers, weights):
-            layer.get_base_layer().weight.data = weight
-            vars(layer).pop("forward", None)
+def tensors(nested) -> Iterator:
+    """The tensors in nested lists and tuples."""
+    if isinstance(nested, torch.Tensor):
+        yield nested
+    else:
+        for part in nested:
+            yield from tensors(part)

@@ -7,6 +7,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from engine import llama
 from engine.attention import NAME, inner_model, shared_cache
 from runlog.errors import UserError
 
@@ -28,6 +29,9 @@ def attach(model, source: str, engine: str) -> str:
     if not reason:
         model.set_attn_implementation(NAME)
         model.get_output_embeddings().logit_scale = logit_scale(model)  # for completion_pass
+        model.llama = llama.made_for(model)
+        if model.llama and not agrees_by_hand(model):
+            model.llama = None
     return reason or ""
 
 
@@ -114,6 +118,17 @@ def agrees(model, own: str) -> bool:
                          for ids in rows])
     error = (shared - plain).abs().max()
     return bool(error <= tolerance(model.dtype, 0.05) * plain.abs().max().clamp(min=1))
+
+
+@torch.no_grad()
+def agrees_by_hand(model) -> bool:
+    """Whether llama.py computes the logits that the model itself does."""
+    lora = model.llama.lora()
+    kept = model.llama.run_prompts([ids for ids, _ in PROMPTS], lora)
+    ours = model.llama.logits(torch.stack([hidden for _, hidden in kept]))              # (2, V)
+    plain = torch.stack([model(torch.tensor([ids])).logits[0, -1].float() for ids, _ in PROMPTS])
+    error = (ours - plain).abs().max()
+    return bool(error <= tolerance(model.dtype, 0.1) * plain.abs().max().clamp(min=1))
 
 
 def tolerance(dtype, rounded: float) -> float:

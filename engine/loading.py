@@ -10,24 +10,27 @@ import torch
 
 from engine.chat import special_end
 from engine.gguf import local_model, public_name
-from engine.lora import of_bitsandbytes
+from engine.lora import of_bitsandbytes, without_weights
 from runlog.errors import UserError, explain_loading, one_line
 
+LARGE = 50_000_000      # parameters: below, bf16 gains nothing on a CPU (docs/models-and-gpu.md)
 
 def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
     """A causal language model and its tokenizer.
 
     source: a folder, a name on the Hub, a GGUF file or "smollm2" (engine/gguf.py). quantize: "4bit"
     (NF4, double quantisation), "none" or "auto": 4bit on CUDA, none on the CPU. dtype: "bf16",
-    "fp32" or "auto": bf16 on CUDA, fp32 on the CPU. Raises UserError for a model that cannot be
+    "fp32" or "auto": bf16 on CUDA and where bf16_pays. Raises UserError for a model that cannot be
     found or loaded.
     """
     quiet_libraries()
     import safetensors
     import transformers
     cuda = torch.cuda.is_available()
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32,
-             "auto": torch.bfloat16 if cuda else torch.float32}[dtype]
+    if dtype == "auto":
+        pays = cuda or (quantize != "4bit" and bf16_pays(source))
+        dtype = "bf16" if pays else "fp32"
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
     options = {"dtype": dtype, "trust_remote_code": False}
     if cuda:
         options["device_map"] = "auto"
@@ -46,6 +49,15 @@ def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
         raise UserError(explain_loading(source, error)) from error
     model.name_or_path = public_name(source) or model.name_or_path      # peft writes it down
     return model, tokenizer
+
+
+def bf16_pays(source: str) -> bool:
+    """Whether the CPU has instructions for bf16, and the model so many weights that reading them
+    is what takes the time. Raises UserError if the model cannot be found."""
+    if not torch.cpu.get_capabilities().get("avx512_bf16"):
+        return False
+    model = without_weights(source)
+    return model is not None and model.num_parameters() >= LARGE
 
 
 def load_tokenizer(folder: str, source: str):

@@ -7,6 +7,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from engine import llama
 from engine.attention import GroupLayer, inner_model, run_prompt
 from engine.memory import CHUNK, from_cpu, saved_tensors, to_cpu
 
@@ -53,6 +54,9 @@ class TokenLogprobs(torch.autograd.Function):
 def prompt_pass(model, prompt_ids: list[int]) -> list:
     """What depends on the prompt alone: its last hidden state, (1, d), then the keys and the values
     of each layer, (1, K, P, D)."""
+    if by_hand := llama.of(model):
+        [(keys_and_values, hidden)] = by_hand.run_prompts([prompt_ids], by_hand.lora())
+        return [hidden[None], *(x[None] for pair in keys_and_values for x in pair)]
     cache, hidden = run_prompt(model, prompt_ids)
     return [hidden, *(x for layer in cache.layers for x in (layer.keys, layer.values))]
 
@@ -60,8 +64,9 @@ def prompt_pass(model, prompt_ids: list[int]) -> list:
 def completion_pass(model, prompt: list, completions: list[list[int]], tau: float):
     """Log-probabilities, entropies and the mask of real tokens, (n, T) each.
 
-    prompt: what prompt_pass returned. All rows have their first token from the same prediction, the
-    prompt's. Rows are padded on the right, where causal attention hides the padding.
+    prompt: what prompt_pass returned, or the prompt's ids: then it is in the same pass. All rows
+    have their first token from the same prediction, the prompt's. Rows are padded on the right,
+    where causal attention hides the padding.
     """
     n, T = len(completions), max(map(len, completions))
     head = model.get_output_embeddings()
@@ -69,13 +74,7 @@ def completion_pass(model, prompt: list, completions: list[list[int]], tau: floa
     tokens = torch.tensor([c + [0] * (T - len(c)) for c in completions], device=device)     # (n, T)
     mask = torch.tensor([[1.0] * len(c) + [0.0] * (T - len(c)) for c in completions], device=device)
     real = mask[:, 1:].bool()                                                       # (n, T-1)
-    hidden = prompt[0].to(device)                                                   # (1, d)
-    if T > 1:
-        cache = cache_of_rows(prompt[1:], n, T)
-        inputs = tokens[:, :-1].to(model.device)
-        inner = inner_model(model)(input_ids=inputs, past_key_values=cache,
-                                   use_cache=True).last_hidden_state.to(device)     # (n, T-1, d)
-        hidden = torch.cat([hidden, inner[real]])                                   # (N, d)
+    hidden = hidden_states(model, prompt, tokens[:, :-1], real)                     # (N, d)
     # Which hidden state predicts each token. State 0 is the prompt's last, and predicts the first
     # token of every row. States 1, 2, .. predict the others, row by row.
     source = torch.arange(1 - n, len(hidden), device=device).clamp(min=0)
@@ -89,6 +88,26 @@ def completion_pass(model, prompt: list, completions: list[list[int]], tau: floa
     return as_rows(logprobs), as_rows(entropy[source]), mask
 
 
+def hidden_states(model, prompt: list, tokens, real):
+    """The last hidden states of the prompt's last token and of the real ones behind it, row by
+    row: (1 + N, d). tokens, real: (n, T-1)."""
+    by_hand, ran = llama.of(model), isinstance(prompt[0], torch.Tensor)
+    if not ran and by_hand and real.any():
+        return by_hand.run_group(prompt, tokens, real, by_hand.lora())
+    prompt = prompt if ran else prompt_pass(model, prompt)
+    hidden = prompt[0].to(tokens.device)                                            # (1, d)
+    if not real.any():
+        return hidden
+    if by_hand:
+        keys_and_values = list(zip(prompt[1::2], prompt[2::2]))
+        behind = by_hand.run_completions(keys_and_values, tokens, real, by_hand.lora())
+    else:
+        cache = cache_of_rows(prompt[1:], *tokens.shape)
+        behind = inner_model(model)(input_ids=tokens.to(model.device), past_key_values=cache,
+                                    use_cache=True).last_hidden_state.to(hidden.device)[real]
+    return torch.cat([hidden, behind])
+
+
 def cache_of_rows(keys_and_values: list, n: int, T: int) -> DynamicCache:
     """The prompt's keys and values for n rows of T tokens.
 
@@ -98,7 +117,7 @@ def cache_of_rows(keys_and_values: list, n: int, T: int) -> DynamicCache:
     """
     cache = DynamicCache()
     for k, v in zip(keys_and_values[::2], keys_and_values[1::2]):
-        if k.dtype != torch.float32 and T <= k.shape[-1]:
+        if k.dtype != torch.float32 and T < k.shape[-1]:
             layer = GroupLayer(k, v)
         else:
             layer = DynamicLayer()
@@ -118,6 +137,9 @@ def token_logprobs(model, prompt_ids: list[int], completions: list[list[int]], t
     through the prompt, once. The result does not depend on the size.
     offload: keeps the prompt's activations in the CPU's memory meanwhile.
     """
+    if size >= len(completions) and not offload:
+        yield slice(0, size), *completion_pass(model, prompt_ids, completions, tau)
+        return
     with saved_tensors(model, to_cpu, from_cpu) if offload else nullcontext():
         prompt = prompt_pass(model, prompt_ids)
     leaves = [x.detach().requires_grad_(x.requires_grad) for x in prompt]

@@ -24,9 +24,19 @@ NOT_CALLED = {"out_proj", "dt_proj"}
 def default_targets(source: str) -> str:
     """--lora-targets where none were given: q_proj,v_proj, or what the model has in their place.
 
-    source: as for load_model. The model is laid out from its configuration, without its weights.
-    Raises UserError if it cannot be found.
+    source: as for load_model. Raises UserError if it cannot be found.
     """
+    model = without_weights(source)
+    if model is None:
+        return ",".join(QUERIES_AND_VALUES[0])
+    names = {leaf(name) for name in linear_layers(model)}
+    fitting = [",".join(group) for group in QUERIES_AND_VALUES if names.issuperset(group)]
+    return next(iter(fitting), "all-linear")
+
+
+def without_weights(source: str):
+    """A model laid out from its configuration; None if that fails: load_model will meet the same
+    trouble, and explain it. source: as for load_model. Raises UserError if it cannot be found."""
     import transformers
     try:
         config = transformers.AutoConfig.from_pretrained(local_model(source),
@@ -35,12 +45,9 @@ def default_targets(source: str) -> str:
         raise UserError(explain_loading(source, error)) from error
     try:
         with torch.device("meta"):
-            model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception:       # load_model will meet the same trouble, and explain it
-        return ",".join(QUERIES_AND_VALUES[0])
-    names = {leaf(name) for name in linear_layers(model)}
-    fitting = [",".join(group) for group in QUERIES_AND_VALUES if names.issuperset(group)]
-    return next(iter(fitting), "all-linear")
+            return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception:
+        return None
 
 
 def add_lora(model, source: str, config):

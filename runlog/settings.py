@@ -27,7 +27,7 @@ class RunOptions:
     config: str = ""        # a YAML or JSON file with settings; flags beside it win
     track: bool = False     # log every step to trackio as well (pip install trackio)
     engine: Literal["auto", "shared", "plain"] = "auto"     # plain: migrate.py's own, slower
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"         # auto: bf16 on CUDA, fp32 on the CPU
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"         # auto: bf16 where it is faster
     quantize: Literal["auto", "4bit", "none"] = "auto"      # auto: 4bit on CUDA, none on the CPU
     micro_batch: int = 0    # rows in memory at a time during an update; 0: all that fit
 

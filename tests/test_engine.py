@@ -16,7 +16,7 @@ import transformers
 
 import engine
 import migrate
-from engine import attention, chat, check, logprobs, memory, plan
+from engine import attention, chat, check, decode, llama, logprobs, memory, plan
 from engine.attention import GroupLayer
 from runlog.errors import UserError
 from runlog.folder import Run
@@ -457,6 +457,46 @@ def test_rows_that_share_the_prompts_keys_are_rows_with_copies_of_them(kind):
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*found))
 
 
+@pytest.mark.parametrize("size", [0, 2])
+@pytest.mark.parametrize("kind", ["llama3", "qwen2", "qwen3"])
+def test_the_layers_by_hand_are_those_of_transformers(kind, size):
+    """size: rows of a micro-batch; 0: the prompt is in the same pass. Catches: biases, norms of
+    heads or positions that are left out, LoRA on some of the joined layers alone, a row of real
+    tokens that reads another's, a gradient lost in joining."""
+    found = []
+    for by_hand in (True, False):
+        policy = load(folder_of(kind), lora_targets="q_proj,o_proj,gate_proj,down_proj")
+        policy.micro_batch = size
+        assert llama.of(policy.model)
+        if not by_hand:
+            policy.model.get_base_model().llama = None
+        move_lora(policy)
+        completions = [random_ids(n, n) for n in (4, 1, 7, 2)]
+        logprobs_, _, _, gradients = scored(policy, random_ids(9, 3), completions,
+                                            torch.linspace(-1, 1, 28).view(4, 7))
+        drawn = migrate.sample(policy, [(random_ids(9, 1), 3), (random_ids(4, 2), 2)], 0)
+        found.append((logprobs_, gradients, drawn))
+    (ours, gradients, drawn), (theirs, others, also) = found
+    assert torch.allclose(ours, theirs, atol=1e-4) and drawn == also
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, others[name], atol=1e-4), name
+
+
+def test_a_token_is_drawn_as_often_as_its_probability_says():
+    """In 16 bit, where a block is drawn first. Catches: tokens behind the end of a vocabulary that
+    is no multiple of a block, tokens that have no chance, blocks that count all alike."""
+    torch.manual_seed(0)
+    logits = torch.full((2, 600), float("-inf"))
+    logits[0, [3, 255, 256, 599]] = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
+    logits[1, :512] = 0.0
+    drawn = torch.stack([decode.draw(logits, exact=False) for _ in range(4000)])
+    counts = torch.bincount(drawn[:, 0], minlength=600)
+    assert counts.nonzero().flatten().tolist() == [3, 255, 256, 599]
+    assert torch.allclose(counts[[3, 255, 256, 599]] / 4000, torch.tensor([0.1, 0.2, 0.3, 0.4]),
+                          atol=0.03)
+    assert drawn[:, 1].max() < 512 and 230 < drawn[:, 1].float().mean() < 281
+
+
 @pytest.mark.parametrize("T", [3, 40])
 def test_in_bf16_the_logits_are_fp32_and_both_paths_agree(T):
     """Short and long completions take different attention (D = 16). Catches: logits rounded to 16
@@ -478,19 +518,26 @@ def test_in_bf16_the_logits_are_fp32_and_both_paths_agree(T):
     assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
 
 
-def test_a_prompt_is_computed_once_for_the_same_weights(monkeypatch):
+@pytest.mark.parametrize("kind", ["llama3", "gpt2"])
+def test_a_prompt_is_computed_once_for_the_same_weights(monkeypatch, kind):
     """Catches: a prompt's keys and values used again after an update, with LoRA switched off, or
     where they take much memory; and computed again where they need not be."""
-    policy, fresh = load(folder_of("llama3")), load(folder_of("llama3"))
-    runs, run_prompt = [], attention.run_prompt
+    policy, fresh = load(folder_of(kind)), load(folder_of(kind))
+    runs = []
 
-    def counted(model, ids):
-        runs.append(tuple(ids))
-        return run_prompt(model, ids)
-    monkeypatch.setattr(attention, "run_prompt", counted)
+    def counted(run, runs=runs):
+        def and_run(first, ids, *rest):
+            runs.append(ids)
+            return run(first, ids, *rest)
+        return and_run
+    monkeypatch.setattr(attention, "run_prompt", counted(attention.run_prompt))         # gpt2
+    monkeypatch.setattr(llama.Llama, "run_prompts", counted(llama.Llama.run_prompts))   # llama3
+    of_a_batch = 1 if kind == "llama3" else 2
     prompts = [(random_ids(9, 1), 3), (random_ids(4, 2), 2)]
     first = migrate.sample(policy, prompts, 0)
-    assert migrate.sample(policy, prompts[::-1], 0) and len(runs) == 2
+    assert migrate.sample(policy, prompts, 0) == first and len(runs) == of_a_batch
+    migrate.sample(policy, prompts[:1], 0)      # computed alone its last bits might be others
+    assert len(runs) == of_a_batch + 1
     optimizer = torch.optim.AdamW(policy.lora.values(), lr=0.1, fused=True)
     for p in policy.lora.values():
         p.grad = torch.ones_like(p)
@@ -501,16 +548,16 @@ def test_a_prompt_is_computed_once_for_the_same_weights(monkeypatch):
     runs.clear()
     with policy.model.disable_adapter():
         migrate.sample(policy, prompts, 0)
-    assert len(runs) == 2
+    assert len(runs) == of_a_batch
     migrate.sample(policy, prompts, 0)
     before = len(runs)
     for name, p in policy.lora.items():         # without an optimizer, and every norm stays
         p.data.neg_() if "lora_B" in name else None
-    assert migrate.sample(policy, prompts, 0) and len(runs) == before + 2
+    assert migrate.sample(policy, prompts, 0) and len(runs) == before + of_a_batch
     monkeypatch.setattr(attention, "KEPT", 0)
     migrate.sample(policy, prompts, 0)
     migrate.sample(policy, prompts, 0)
-    assert len(runs) == before + 4
+    assert len(runs) == before + 2 * of_a_batch
 
 
 def test_the_style_of_the_prompts_does_not_depend_on_the_data_type():
