@@ -16,15 +16,15 @@ every training example is something that the policy proposed and f scored. One s
     python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct    # 4-bit on a GPU
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507    # your own black box
 
-Read it from top to bottom. tasks.py says what is searched. runlog/ writes the run to disk and to
-the screen. engine/ loads models and adds the LoRA weights; it also has a faster `sample` and
-`token_logprobs` with the same results. Lines marked FORK call what a method of your own can replace
-(docs/forking.md). Differences from the paper: docs/differences.md.
+Read it from top to bottom. tasks.py says what is searched, runlog/ writes a run to disk and screen,
+engine/ loads models and has a faster `sample` and `token_logprobs`. Lines marked FORK call what a
+method of your own can replace (docs/forking.md). Differences from the paper: docs/differences.md.
 
 Letters in shapes: G rows of a group, P prompt tokens, T completion tokens (padded), V vocabulary.
 """
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import itertools
@@ -32,7 +32,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ from runlog import ending, flags, plugins, settings
 from runlog.completions import log_completions
 from runlog.errors import RunStopped, exit_code
 from runlog.folder import Run, opened
-from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, best_first
+from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, rank_key
 from runlog.metrics import search_summary, step_metrics
 from runlog.slow import engine, torch  # imported at their first use: --help does not wait for them
 from tasks import Score, Task, from_function, load_task_class, ready
@@ -93,23 +93,32 @@ def resolve(given: dict, task: Task) -> Config:
 # ------------------------------------------------------------------------------------------ archive
 
 class Archive(dict[str, Evaluation]):
-    """Unique scored candidates: {candidate: its evaluation}, in the order of their indices."""
+    """Unique scored candidates: {candidate: its evaluation}, in the order of their indices. It is
+    ranked as it grows: a step costs the same, however long the search has been."""
 
-    def add(self, evaluations: list[Evaluation]) -> None:
+    def __init__(self, evaluations: Iterable[Evaluation] = ()):
+        self.ranked: list[Evaluation] = []      # valid ones, best first; of equal ones the older
+        self.spent = 0                          # what counts against the budget: no warm start
+        self.later: tuple = 0, None             # (start, since(start))
+        self.add(evaluations)
+
+    def add(self, evaluations: Iterable[Evaluation]) -> None:
         for e in sorted(evaluations, key=lambda e: e.index):
             self[e.candidate] = e
+            self.spent += e.step > 0
+            if e.valid:
+                bisect.insort(self.ranked, e, key=rank_key)
+            if self.later[0]:
+                self.later[1].add([e])
 
     def since(self, start: int) -> Archive:
         """What came after the first `start` evaluations."""
-        return Archive(itertools.islice(self.items(), start, None))
+        if start and start != self.later[0]:
+            self.later = start, Archive(itertools.islice(self.values(), start, None))
+        return self.later[1] if start else self
 
     def best(self, k: int) -> list[Evaluation]:
-        """The k best valid ones, best first; of equal scores the older one first."""
-        return best_first(self.values(), k)
-
-    def spent(self) -> int:
-        """How many evaluations count against the budget: all but the warm start's (step 0)."""
-        return sum(e.step > 0 for e in self.values())
+        return self.ranked[:k]
 
 
 # ------------------------------------------------------------------------------------------- policy
@@ -130,16 +139,14 @@ class Policy:
     offload: bool = False       # whether the prompt's activations wait in the CPU's memory
 
     def __post_init__(self):
-        named = self.model.named_parameters()
-        self.lora = {name: p for name, p in named if p.requires_grad}       # all that is trained
+        self.lora = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.eos_ids = frozenset(self.generation.eos_token_id)
 
 
 def load_policy(config: Config, source: str, options: settings.RunOptions | None = None,
                 loaded=None) -> Policy:
     """A causal language model from the Hub or a folder, frozen, 4-bit (QLoRA) where asked for, with
-    fresh LoRA weights. loaded: its model and tokenizer, if they are there already. Raises UserError
-    for a model that cannot be found, loaded or searched with."""
+    fresh LoRA weights. loaded: its model and tokenizer, if they are there. Raises UserError."""
     options = options or settings.RunOptions()
     model, tokenizer = loaded or engine.load_model(source, options.quantize, options.dtype)
     n_parameters = model.num_parameters()
@@ -237,9 +244,8 @@ def draw(policy: Policy, task: Task, asks: list[Ask], archive: Archive, key: tup
          turn: int = 0) -> list[Row]:
     """The candidates that were asked for, in order. archive: only for a method's own draw.
 
-    key: (seed, step); turn: 0, 1, .. if a method draws several times in a step. A candidate that
-    did not come (a completion should have carried several) is an empty row: an invalid proposal
-    that is not in the group."""
+    key: (seed, step); turn: 0, 1, .. if a method draws several times in a step. A candidate that a
+    completion should have carried is an empty row: an invalid proposal, not in the group."""
     origins = [ask.origin for ask in asks]      # a method may draw for each prompt in its own call
     prompts = [(ask.prompt_ids, math.ceil(ask.n / task.candidates_per_completion)) for ask in asks]
     rows = []
@@ -289,8 +295,8 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
         new[c] = Evaluation(index[c], step, row.proposal, row.origin, row.parents, c, score.value,
                             score.valid, row.tokens or None, score.info)
         run.log_evaluation(new[c])
-    scored = {**archive, **new}
-    rows[:] = [row for row in rows if row.candidate is None or row.candidate in scored]
+    scored = {c: new.get(c) or archive.get(c) for c in {row.candidate for row in rows}}
+    rows[:] = [row for row in rows if row.candidate is None or scored[row.candidate]]
     for row in rows:
         if row.candidate is not None:
             row.score, row.valid = scored[row.candidate].score, scored[row.candidate].valid
@@ -458,8 +464,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     optimizer = torch.optim.AdamW(policy.lora.values(), lr=config.lr, weight_decay=0.0, fused=True)
     first_weights = {name: p.detach().clone() for name, p in policy.lora.items()}
     state = State(**run.load_checkpoint(optimizer, policy.lora))
-    archive = Archive()
-    archive.add(run.resume_from(state.step))
+    archive = Archive(run.resume_from(state.step))
     fits = functools.partial(engine.chat.fits, policy)
     bundled = settings.bundled_policy(config.model, task)
     task = ready(task, fits, archive, bundled, policy.n_parameters, run.say)
@@ -473,12 +478,10 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         archive.add(evaluate(run, task, archive, rows, step=0))
         state.step = 0
         note_solution(state, task, archive)
-
     while not (stop := reason_to_stop(config, state, archive)):
         step, clock = state.step + 1, [time.perf_counter()]
         rng = random.Random(derive(config.seed, step, "choices"))
-        recent, spent = archive.since(state.start), archive.spent()
-
+        recent = archive.since(state.start)
         # 1. sample: on-policy, and neighbours of a parent
         parents = method.parents(recent, step, config.top_k, rng)                       # FORK
         asks = what_to_ask(config, task, policy, prompt_ids, [e.candidate for e in parents])
@@ -486,19 +489,16 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         for number, row in enumerate(rows, state.proposals + 1):
             row.proposal = number
         clock.append(time.perf_counter())
-
         # 2. score what is new
-        limit = config.budget - spent if config.budget else math.inf
+        limit = config.budget - archive.spent if config.budget else math.inf
         new = evaluate(run, task, archive, rows, step, limit)
         clock.append(time.perf_counter())
-
         # 3. replay, 4. group, 5. update
         group = [row for row in rows if row.kept] + replay(policy, task, recent, config, rng)
         lr = config.lr * (1 - progress(config, state, archive))
-        rewards = torch.tensor(task.as_rewards([*archive.values(), *new], group))          # (G,)
+        rewards = torch.tensor(task.as_rewards(archive, group, new))                       # (G,)
         metrics = train(config, method, policy, optimizer, group, rewards, prompt_ids, lr)
         clock.append(time.perf_counter())
-
         # 6. archive
         archive.add(new)
         state.step = step
@@ -537,7 +537,7 @@ def reason_to_stop(config: Config, state: State, archive: Archive) -> str | None
 def progress(config: Config, state: State, archive: Archive) -> float:
     """The share of the search that is done; of proposals, whole groups of them are drawn."""
     if config.budget:
-        return archive.spent() / config.budget
+        return archive.spent / config.budget
     if config.steps:
         return state.step / config.steps
     group = config.n_on_policy + config.n_neighbors
@@ -588,9 +588,9 @@ def train(config: Config, method: Method, policy: Policy, optimizer, group: list
 def run(task: str | Task = "", *, argv: list[str] | None = None, **given) -> dict:
     """A search from Python: run("wordsearch", target="cement", seed=1). Returns its summary.
 
-    task: a name as for --task, or an instance of a Task. Without one: score=f and prompt="..", see
-    domains/functions.py. given: what the command line has as flags, with underscores. argv: the
-    command line, where there was one. Raises UserError."""
+    task: a name as for --task, or a Task. Without one: score=f and prompt="..", see
+    domains/functions.py. given: flags, with underscores. argv: the command line. Raises UserError.
+    """
     task = task or from_function(given)
     if argv is None:
         given = settings.from_files(task, given, Config(), METHODS, load_task_class)

@@ -128,10 +128,10 @@ class Task:
         """Whether scores may be any numbers, and not only those from 0 to 1."""
         return self.lower_is_better or self.solved_at != 1
 
-    def as_rewards(self, known: Iterable[Evaluation], rows: list) -> list[float]:
-        """What an update sees of each row, in [0, 1]. known: all evaluations so far."""
+    def as_rewards(self, archive, rows: list, new: Iterable[Evaluation] = ()) -> list[float]:
+        """What an update sees of each row, in [0, 1]. new: what the archive does not hold yet."""
         if self.own_scale:
-            return ranks(known, rows, self.lower_is_better)
+            return ranks(archive, new, rows, self.lower_is_better)
         return [row.score for row in rows]
 
     @staticmethod

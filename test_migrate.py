@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 import migrate
 from domains.words import PUBLISHED_WORDS
-from engine import chat
+from engine import chat, decode
 from migrate import METHODS, Archive, Ask, Method, Row
 from runlog.errors import UserError
 from runlog.folder import Run
@@ -81,10 +81,8 @@ def test_a_budget_of_the_preset_gives_way_to_the_count_that_the_user_gives():
 # ------------------------------------------------------------------------------------------ archive
 
 def archive_of(scores, steps=None, valid=None) -> Archive:
-    archive = Archive()
-    archive.add([Evaluation(i, steps[i] if steps else 1, i, "on-policy", [], f"c{i}", score,
-                            valid[i] if valid else True, [i]) for i, score in enumerate(scores)])
-    return archive
+    return Archive([Evaluation(i, steps[i] if steps else 1, i, "on-policy", [], f"c{i}", score,
+                               valid[i] if valid else True, [i]) for i, score in enumerate(scores)])
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=30), st.integers(1, 12),
@@ -103,7 +101,12 @@ def test_top_k_holds_the_best_valid_ones(pairs, k, seed):
 def test_an_archive_since_some_point_holds_what_came_later():
     archive = archive_of([0.9, 0.1, 0.8])
     assert list(archive.since(1)) == ["c1", "c2"] and archive.since(0) == archive
-    assert archive_of([0.9, 0.1, 0.8], steps=[0, 0, 1]).spent() == 1
+    later = archive.since(1)
+    archive.add([Evaluation(3, 2, 3, "on-policy", [], "c3", 0.85, True)])
+    assert archive.since(1) is later and list(later) == ["c1", "c2", "c3"]
+    assert [e.index for e in later.best(2)] == [3, 2]
+    assert [e.index for e in archive.best(2)] == [0, 3]
+    assert archive_of([0.9, 0.1, 0.8], steps=[0, 0, 1]).spent == 1
 
 
 # ------------------------------------------------------------------------------------------- policy
@@ -134,21 +137,27 @@ def test_scoring_equals_the_naive_batch(kind, engine):
 
 @pytest.mark.parametrize("engine", ["plain", "shared"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_distribution_sampled_is_the_distribution_scored(kind, engine):
+def test_the_distribution_sampled_is_the_distribution_scored(monkeypatch, kind, engine):
     """Catches: top-k, top-p, temperature or repetition penalty of the model's generation_config
     leaking into sampling (transformers fills whatever is None from it), and a score computed at
     another temperature."""
     policy = load(folder_of(kind), engine, temperature=1.3)
     long = chat.encode(policy, WordSearch().prompt())
     short = chat.encode(policy, "Guess.")
-    generate, outputs = policy.model.generate, []
+    generate, draw, logits = policy.model.generate, decode.draw, []     # (6, V) of each token
 
     def recorded(**settings):
-        outputs.append(generate(output_scores=True, return_dict_in_generate=True, **settings))
-        return outputs[-1].sequences
+        output = generate(output_scores=True, return_dict_in_generate=True, **settings)
+        logits.extend(output.scores)
+        return output.sequences
+
+    def recorded_draw(scores, exact):
+        logits.append(scores)
+        return draw(scores, exact)
     policy.model.generate = recorded
+    monkeypatch.setattr(decode, "draw", recorded_draw)      # of Llama and its like
     samples = migrate.sample(policy, [(short, 2), (long, 4)], seed=0)
-    predictions = torch.log_softmax(torch.stack(outputs[0].scores, 1).float(), -1)      # (6, T, V)
+    predictions = torch.log_softmax(torch.stack(logits, 1).float(), -1)                 # (6, T, V)
     assert torch.isfinite(predictions).all(), "a token was ruled out: sampling was truncated"
     for prompt_ids, completions, predicted in ((short, samples[0], predictions[:2]),
                                                (long, samples[1], predictions[2:])):
@@ -243,8 +252,8 @@ def test_several_candidates_in_one_completion_are_rows_of_their_own(monkeypatch)
     words = [policy.tokenizer.decode(r.tokens[slice(*r.span)]) for r in rows[:2]]
     assert [word.strip(' "') for word in words] == ["Cement", "mortar"] and rows[2].span is None
     assert [r.kept for r in rows] == [True, True, True, False, False, False]
-    archive = archive_of([0.5])
-    archive["c0"] = dataclasses.replace(archive["c0"], candidate="mortar", tokens=answers[0])
+    [e] = archive_of([0.5]).values()
+    archive = Archive([dataclasses.replace(e, candidate="mortar", tokens=answers[0])])
     config = config_for(folder_of("llama3"), n_greedy=1)
     [replayed] = migrate.replay(policy, task, archive, config, random.Random(0))
     assert replayed.tokens == answers[0] and replayed.span == rows[1].span

@@ -8,13 +8,15 @@ training of a row under its parent's prompt, the KL penalty.
 """
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections import Counter, defaultdict
 from dataclasses import replace
 
 from migrate import METHODS as PLAIN
 from migrate import Archive
-from runlog.ledger import Evaluation
+from runlog.ledger import Evaluation, rank_key
 from runlog.slow import torch
 
 C = 1.0     # weight of exploration in PUCT, as in their paper
@@ -64,67 +66,101 @@ def entropic_advantages(rows: list, scores):
     return torch.expm1(log_weights - log_mean).to(scores.dtype), in_loss
 
 
-def puct(scores: list[float], best_child: list[float | None], n: list[int],
-         total: int) -> list[float]:
-    """Q(s) + C (max r - min r) P(s) sqrt(1 + T) / (1 + n(s)) of each archived candidate s.
+def puct(score: float, best_child: float | None, visits: int, rank: int, N: int,
+         exploration: float) -> float:
+    """Q(s) + C (max r - min r) P(s) sqrt(1 + T) / (1 + n(s)) of an archived candidate s.
 
-    All lists go from the oldest to the newest candidate. Q: the best score among the children of s,
-    its own before it has any. n: how often s or a descendant of it was the parent of a step. T:
-    how many steps had a parent. P, by rank: N for the best of N, N - 1, .. 1, normalised.
+    Q: best_child, the best score among the children of s; its own before it has any. n: visits, how
+    often s or a descendant of it was the parent of a step. P: (N - rank) / (N + .. + 1) for the
+    rank 0, 1, .. of its score among N. exploration: C (max r - min r) sqrt(1 + T), where T is how
+    many steps had a parent.
     """
-    N = len(scores)
-    prior = [0.0] * N
-    for rank, i in enumerate(sorted(range(N), key=lambda i: -scores[i])):
-        prior[i] = (N - rank) / (N * (N + 1) / 2)
-    explore = C * (max(scores, default=0) - min(scores, default=0)) * math.sqrt(1 + total)
-    return [(r if q is None else q) + explore * p / (1 + k)
-            for r, q, p, k in zip(scores, best_child, prior, n)]
+    prior = (N - rank) / (N * (N + 1) / 2)
+    return (score if best_child is None else best_child) + exploration * prior / (1 + visits)
 
 
 class Tree:
-    """The tree of parents and children at some step, worked out from the archive alone.
+    """The tree of parents and children, worked out from the archive alone.
 
-    A child names its parent. A step that left no child chose what PUCT says that it chose.
+    A child names its parent. A step that left no child chose what PUCT says that it chose. The tree
+    grows from one step to the next: no step goes through all candidates. Those without a visit
+    stand in the order of their ranks, so that the first has the highest PUCT. Those with visits
+    stand in the order of their Q, which is most of PUCT.
     """
 
-    def __init__(self, archive: Archive, step: int):
-        self.archive = archive
-        self.known: list[Evaluation] = []           # valid ones, oldest first
-        self.visits, self.best_child, self.total = Counter(), {}, 0
-        born = defaultdict(list)
-        for e in sorted(archive.values(), key=lambda e: e.index):
-            born[e.step].append(e)
-        for t in range(step):
-            self.add_step(t, born[t])
+    def __init__(self):
+        self.step = self.total = 0
+        self.ranked: list[Evaluation] = []          # valid ones, best first
+        self.fresh: list[Evaluation] = []           # those without a visit, best first
+        self.visited: list[tuple[float, int, Evaluation]] = []      # (-Q, index, evaluation)
+        self.visits, self.best_child = Counter(), {}
+
+    def at(self, archive: Archive, step: int) -> Tree:
+        """The tree at the start of a step, which is not before that of the last call."""
+        new = defaultdict(list)
+        for e in itertools.takewhile(lambda e: e.step >= self.step, reversed(archive.values())):
+            new[e.step].append(e)
+        for t in range(self.step, step):
+            self.add_step(archive, t, new[t][::-1])
+        self.step = step
+        return self
 
     def choose(self) -> Evaluation | None:
-        """The candidate with the highest PUCT."""
-        if not self.known:
+        """The candidate with the highest PUCT; of equal ones the oldest."""
+        if not self.ranked:
             return None
-        names = [e.candidate for e in self.known]
-        values = puct([e.worth for e in self.known], [self.best_child.get(c) for c in names],
-                      [self.visits[c] for c in names], self.total)
-        return self.known[max(range(len(values)), key=values.__getitem__)]
+        N = len(self.ranked)
+        spread = self.ranked[0].worth - self.ranked[-1].worth
+        exploration = C * spread * math.sqrt(1 + self.total)
 
-    def add_step(self, t: int, found: list[Evaluation]) -> None:
+        def value(e: Evaluation) -> tuple[float, int]:
+            rank = bisect.bisect_left(self.ranked, rank_key(e), key=rank_key)
+            return puct(e.worth, self.best_child.get(e.candidate), self.visits[e.candidate], rank,
+                        N, exploration), -e.index
+        best = max(map(value, self.fresh[:1]), default=(-math.inf, 0))
+        chosen = self.fresh[:1]
+        for minus_q, _, e in self.visited:
+            if puct(-minus_q, None, 1, 0, N, exploration) < best[0]:
+                break           # nor can any that comes later be better
+            if value(e) > best:
+                best, chosen = value(e), [e]
+        return chosen[0]
+
+    def add_step(self, archive: Archive, t: int, found: list[Evaluation]) -> None:
         children = [e for e in found if e.parents]
         parent = None
         if children:
-            parent = self.archive[children[0].parents[0]]
+            parent = archive[children[0].parents[0]]
         elif t > 0:
             parent = self.choose()
         self.total += parent is not None
         for e in children:
             best = self.best_child.get(parent.candidate, -math.inf)
-            self.best_child[parent.candidate] = max(e.worth, best)
+            self.move(parent, max(e.worth, best))
         while parent:
+            self.move(parent, self.best_child.get(parent.candidate))
             self.visits[parent.candidate] += 1
-            parent = self.archive[parent.parents[0]] if parent.parents else None
-        self.known += [e for e in found if e.valid]
+            parent = archive[parent.parents[0]] if parent.parents else None
+        for e in found:
+            if e.valid:
+                bisect.insort(self.ranked, e, key=rank_key)
+                bisect.insort(self.fresh, e, key=rank_key)
+
+    def move(self, e: Evaluation, q: float | None) -> None:
+        """Puts a candidate that was visited where its Q belongs. q: of its best child."""
+        old = self.best_child.get(e.candidate, e.worth)
+        place = bisect.bisect_left(self.visited, (-old, e.index), key=lambda entry: entry[:2])
+        if place < len(self.visited) and self.visited[place][2] is e:
+            del self.visited[place]
+        else:
+            del self.fresh[bisect.bisect_left(self.fresh, rank_key(e), key=rank_key)]
+        if q is not None:
+            self.best_child[e.candidate] = q
+        bisect.insort(self.visited, (-(e.worth if q is None else q), e.index, e))
 
 
 def puct_parent(archive: Archive, step: int, top_k: int, rng) -> list[Evaluation]:
-    parent = Tree(archive, step).choose()
+    parent = vars(archive).setdefault("tree", Tree()).at(archive, step).choose()
     return [parent] if parent else []
 
 

@@ -16,6 +16,7 @@ Three parts, for searches that count unique evaluations of f (--budget):
 """
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ class Novelty:
         Returns every row in order. Those in the group (`kept`) are the unseen ones first, then the
         earliest repeats, as many as were asked for.
         """
-        rows, seen, kept = [], set(archive), Counter()
+        rows, seen, kept = [], set(), Counter()
         wanted, each = {ask.origin: ask.n for ask in asks}, task.candidates_per_completion
         for turn in range(self.max_draws):
             missing = [ask._replace(n=ask.n - kept[ask.origin]) for ask in asks]
@@ -57,7 +58,7 @@ class Novelty:
             if not missing:
                 break
             for row in self.method.draw(policy, task, missing, archive, key, turn):
-                row.kept = (row.candidate is not None and row.candidate not in seen
+                row.kept = (row.candidate not in {None, *seen} and row.candidate not in archive
                             and kept[row.origin] < wanted[row.origin])
                 kept[row.origin] += row.kept
                 seen.add(row.candidate)
@@ -87,11 +88,11 @@ class Novelty:
         They last changed in the step in which the latest of them was found.
         """
         best = archive.since(start).best(top_k)
-        last_change = start
-        if best:
-            step = max(e.step for e in best)
-            last_change = sum(e.step <= step for e in archive.values())
-        return len(archive) - last_change >= self.patience
+        if not best:
+            return len(archive) - start >= self.patience
+        step = max(e.step for e in best)
+        newest = itertools.islice(reversed(archive.values()), self.patience)
+        return sum(e.step > step for e in newest) >= self.patience
 
 
 METHODS = {"novelty": Novelty}

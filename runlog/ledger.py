@@ -33,10 +33,15 @@ class Evaluation:
         return -self.score if self.info.get("lower_is_better") else self.score
 
 
+def rank_key(e: Evaluation) -> tuple[float, int]:
+    """Sorts the best first; of equal scores the older one first."""
+    return -e.worth, e.index
+
+
 def best_first(evaluations: Iterable[Evaluation], k: int | None = None) -> list[Evaluation]:
     """The k best valid evaluations (None: all), best first; of equal scores the older one first."""
     valid = [e for e in evaluations if e.valid]
-    return sorted(valid, key=lambda e: (-e.worth, e.index))[:k]
+    return sorted(valid, key=rank_key)[:k]
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:

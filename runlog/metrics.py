@@ -37,7 +37,7 @@ def origin_metrics(origin: str, task, rows: list, group: list, by_row: list) -> 
     chosen = [row for row in rows if row.origin == origin]
     if not chosen:
         chosen = [row for row in group if row.origin == origin]
-    scores = task.as_rewards(task.archive.values(), chosen)
+    scores = task.as_rewards(task.archive, chosen)
     part = {"n": len(chosen), "score_mean": sum(scores) / len(scores), "score_max": max(scores),
             "repeats": sum(row.candidate is not None and not row.new for row in chosen),
             "invalid": sum(not row.valid for row in chosen)}

@@ -57,7 +57,10 @@ def test_ranks_keep_the_order_of_valid_scores_and_put_invalid_ones_below(scores,
     """Catches: an invalid candidate that is better than a valid one, equal scores with different
     ranks, a scale that matters, a worst valid one that mask_zero would take for invalid."""
     known = [evaluation(i, s, v, lower) for i, (s, v) in enumerate(scores)]
-    found = ranks(known, [row(s, v) for s, v in scores], lower)
+    half = len(known) // 2
+    rows = [row(s, v) for s, v in scores]
+    found = ranks(Archive(known), [], rows, lower)
+    assert found == ranks(Archive(known[:half]), known[half:], rows, lower)
     assert all((0 < rank <= 1) if valid else rank == 0 for rank, (_, valid) in zip(found, scores))
     for a, (s, valid) in zip(found, scores):
         for b, (t, other) in zip(found, scores):
@@ -68,7 +71,8 @@ def test_ranks_keep_the_order_of_valid_scores_and_put_invalid_ones_below(scores,
 def test_ranks_are_the_same_in_another_unit_and_do_not_drown_in_one_huge_score():
     """Catches: a normalisation by the range of the archive, in which 10^12 hides the rest."""
     def of(scores):
-        return ranks([evaluation(i, s) for i, s in enumerate(scores)], [*map(row, scores)], False)
+        known = Archive(evaluation(i, s) for i, s in enumerate(scores))
+        return ranks(known, [], [*map(row, scores)], False)
     assert of([3, 1, 2, 1e12]) == of([-7, -9, -8, -6]) == [0.75, 0.25, 0.5, 1.0]
     assert of([5, 5, 5, 5]) == [0.625] * 4              # a group without differences: skipped
 
@@ -114,7 +118,7 @@ def test_scores_from_0_to_1_are_trained_on_as_they_are():
     """Catches: ranks where the paper has scores."""
     rows = [row(0.25), row(0.5), row(0.0, False)]
     for task in (WordSearch(), Letters(), Task()):
-        assert task.as_rewards([evaluation(0, 0.9)], rows) == [0.25, 0.5, 0.0]
+        assert task.as_rewards(Archive([evaluation(0, 0.9)]), rows) == [0.25, 0.5, 0.0]
 
 
 @pytest.mark.parametrize("lower, at, score, solved", [
