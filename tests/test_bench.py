@@ -5,6 +5,7 @@ from tests.support import move_lora, same_weights
 # isort: split
 import pytest
 import torch
+import transformers
 
 from runlog.errors import UserError
 from tools import bench
@@ -26,7 +27,7 @@ def test_both_sides_of_the_comparison_do_the_same_work(tmp_path):
     P, G, C = 20, 4, 6
     bench.build(str(tmp_path), **TINY)
     config = bench.config_for(G, C)
-    ours, plain = (bench.Side(bench.policy_from(str(tmp_path), config, engine), config, P)
+    ours, plain = (bench.Side(bench.policy_from(str(tmp_path), config, "fp32", engine), config, P)
                    for engine in ("auto", "plain"))
     assert not ours.policy.slow_because and plain.policy.slow_because
     assert same_weights(ours.policy.lora, plain.policy.lora)
@@ -59,6 +60,19 @@ def test_the_benchmark_builds_4bit_llamas_layer_by_layer(capsys):
     bench.gpu("toy", 16, 3, 4, 4)
     out = capsys.readouterr().out
     assert "micro-batch" in out and "toy (16, 3, 4) r=4, step 2: sampling" in out
+    row = out.splitlines()[-1].split(" | ")
+    assert row[:3] == ["| TOY", "16, 3, 4", "4"] and float(row[3]) > 0 and float(row[4]) > 0
+
+
+def test_the_row_for_the_docs_says_what_did_not_fit(capsys, monkeypatch):
+    """Catches: a benchmark that ends in a traceback where a card is too small, which is what a
+    reader wants to know."""
+    def fails(*_):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+    monkeypatch.setattr(bench.Side, "update", fails)
+    bench.gpu("toy", 16, 3, 4, 4)
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.split(" | ")[4] == "-" and "did not fit: out of memory" in row
 
 
 @pytest.mark.parametrize("argv", [["compare", "40", "10"], ["gpu"], ["gpu", "70b"], ["sandbocks"]])
@@ -67,3 +81,16 @@ def test_a_command_that_is_not_there_is_answered_with_the_usage(argv, monkeypatc
     monkeypatch.setattr(bench, "quiet", lambda: None)       # it would last for the other tests
     with pytest.raises(UserError, match="usage"):
         bench.main(argv)
+
+
+@pytest.mark.parametrize("P", [40, 300])
+def test_both_sides_have_a_prompt_of_the_same_tokens(tmp_path, P):
+    """Catches: words that fall apart because a special token's name is in them, so that the other
+    side, which reads a text, has a longer prompt."""
+    bench.build(str(tmp_path), **TINY)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ids = tokenizer(bench.prompt_of(P, tokenizer))["input_ids"]
+    assert len(ids) == P and min(ids) > 1
+    config = bench.config_for(4, 6)
+    ours = bench.Side(bench.policy_from(str(tmp_path), config, "fp32"), config, P)
+    assert ours.prompt == ids

@@ -3,16 +3,20 @@
     python -m tools.bench               # a GRPO step against TRL; its parts against the plain path
     python -m tools.bench memory        # peak memory of two steps, here and in TRL
     python -m tools.bench gpu 8b        # random 4-bit weights in the shape of Llama-3.1-8B
+    python -m tools.bench growth        # a step after 1,000, 10,000 and 100,000 evaluations
+    python -m tools.bench rounding      # what bf16 does to log-probabilities of SmolLM2
     python -m tools.bench sandbox       # generated programs a second
-    python -m tools.bench wordsearch    # where the seconds of a search go, with --preset tiny
+    python -m tools.bench wordsearch    # where the seconds of a search go
 
-The first two take P G C as numbers, and gpu takes P G C RANK behind the shape (8b; 3b and 1b:
-Llama-3.2; toy: tiny). Only the first two use TRL, and without it they leave its part out:
-pip install trl==1.16.0
+The first two take P G C as numbers, and the words smollm2 (that model instead of a Llama of 5.6M
+parameters) and bf16 (on the CPU, instead of fp32). wordsearch takes smollm2, too. gpu takes P G C
+RANK behind the shape (8b; 3b and 1b: Llama-3.2; toy: tiny). Only the first two use TRL, and without
+it they leave its part out: pip install trl==1.16.0
 
 Both sides of a comparison take turns in one process, so that other load on the machine disturbs
 both. On CUDA seconds are those of the clock. On the CPU they are the process's CPU seconds, with
-one thread. `memory` runs each side in a process of its own.
+one thread; `wordsearch smollm2` has all cores and the clock's seconds. `memory` runs each side in a
+process of its own.
 
 Letters: P prompt tokens, G rows of a group, C completion tokens (every completion has exactly as
 many), RANK of the LoRA weights.
@@ -25,6 +29,7 @@ import importlib.util
 import json
 import logging
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -47,10 +52,12 @@ import migrate
 import tasks
 from domains.sandbox import Sandbox
 from domains.workers import workers
+from engine import decode
+from engine.gguf import local_model
 from runlog import settings
-from runlog.errors import UserError, exit_code
+from runlog.errors import UserError, exit_code, one_line
 from runlog.folder import Run
-from runlog.ledger import ON_POLICY, read_jsonl
+from runlog.ledger import ON_POLICY, Evaluation, read_jsonl
 
 ROOT = Path(__file__).resolve().parent.parent
 CUDA = torch.cuda.is_available()
@@ -71,8 +78,8 @@ LLAMA = {           # 1b, 3b and 8b: the published configurations
                tie_word_embeddings=False),
     "toy": dict(vocab_size=WORDS, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
                 num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False)}
-USAGE = ("usage: python -m tools.bench [compare|memory] [P G C], or gpu "
-         f"{'|'.join(LLAMA)} [P G C RANK], or sandbox, or wordsearch")
+USAGE = ("usage: python -m tools.bench [compare|memory] [smollm2] [bf16] [P G C], or gpu "
+         f"{'|'.join(LLAMA)} [P G C RANK], or wordsearch [smollm2], or growth, rounding or sandbox")
 
 
 # ------------------------------------------------------------------------------------ measurements
@@ -138,12 +145,13 @@ def has_trl() -> bool:
 # ---------------------------------------------------------------------- one GRPO step of each side
 
 def word_tokenizer() -> transformers.PreTrainedTokenizerFast:
-    """A tokenizer of one token a word: w0 (padding), w1 (end of sequence), w2, .."""
-    vocabulary = {f"w{i}": i for i in range(WORDS)}
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="w0"))
+    """A tokenizer of one token a word: w2, w3, .. behind padding and the end of a sequence. These
+    two have names of another kind: they are found within words, too."""
+    vocabulary = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, WORDS)}}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<pad>"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1",
-                                                pad_token="w0")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>",
+                                                pad_token="<pad>")
 
 
 def build(folder: str, **shape) -> None:
@@ -166,15 +174,29 @@ def config_for(G: int, C: int, **changes) -> migrate.Config:
     return migrate.Config(**{**values, **changes})
 
 
-def policy_from(folder: str, config: migrate.Config, engine: str = "auto") -> migrate.Policy:
-    """A policy from build()'s folder. engine: auto, or plain for the plain path of migrate.py."""
-    options = settings.RunOptions(engine=engine, quantize="none")
+def policy_from(folder: str, config: migrate.Config, dtype: str,
+                engine: str = "auto") -> migrate.Policy:
+    """A policy from a model's folder. engine: auto, or plain for the plain path of migrate.py."""
+    options = settings.RunOptions(engine=engine, quantize="none", dtype=dtype)
     return migrate.load_policy(config, folder, options)
 
 
-def prompt_of(P: int) -> list[int]:
-    """P token ids without padding or end of sequence."""
-    return [2 + 7 * i % (WORDS - 2) for i in range(P)]
+def model_folder(model: str, folder: str) -> str:
+    """The folder of a model: SmolLM2's, or `folder` with the small Llama in it."""
+    if model == "smollm2":
+        return local_model(model)
+    build(folder)
+    return folder
+
+
+def prompt_of(P: int, tokenizer) -> str:
+    """A text of P tokens."""
+    text = " the" * P
+    if len(tokenizer) == WORDS:
+        text = " ".join(f"w{2 + 7 * i % (WORDS - 2)}" for i in range(P))
+    if len(tokenizer(text)["input_ids"]) != P:
+        raise RuntimeError(f"the prompt should have {P} tokens")
+    return text
 
 
 class Side:
@@ -182,7 +204,8 @@ class Side:
     scores are made up: i / G for row i."""
 
     def __init__(self, policy: migrate.Policy, config: migrate.Config, P: int):
-        self.policy, self.config, self.prompt, self.turn = policy, config, prompt_of(P), 0
+        self.policy, self.config, self.turn = policy, config, 0
+        self.prompt = policy.tokenizer(prompt_of(P, policy.tokenizer))["input_ids"]
         policy.generation.min_new_tokens = config.max_new_tokens
         self.optimizer = torch.optim.AdamW(policy.lora.values(), lr=config.lr, weight_decay=0.0,
                                            fused=True)
@@ -207,29 +230,27 @@ class Side:
         self.update(self.sample())
 
 
-def compare(sizes: list[tuple]) -> None:
+def compare(sizes: list[tuple], model: str, dtype: str) -> None:
     """Prints the seconds of a step here and in TRL, and those of its update and its sampling here
     and on the plain path: a padded batch, and generate with the prompt once for each row."""
-    print(versions())
+    print(f"{versions()}; {model} in {dtype}")
     with tempfile.TemporaryDirectory() as folder:
-        build(folder)
         for P, G, C in sizes:
-            compare_at(folder, P, G, C)
+            compare_at(model_folder(model, folder), dtype, P, G, C)
 
 
-def compare_at(folder: str, P: int, G: int, C: int) -> None:
-    size, config = (P, G, C), config_for(G, C)
-    repeats = 7 if P * C < 10**4 else 3
-    ours = Side(policy_from(folder, config), config, P)
+def compare_at(folder: str, dtype: str, P: int, G: int, C: int) -> None:
+    size, config, repeats = (P, G, C), config_for(G, C), 5
+    ours = Side(policy_from(folder, config, dtype), config, P)
     print(ours.line)
     if has_trl():
         times = []
 
         def step_of_ours():
             times.append(seconds(ours.step))
-        trl_times = train_with_trl(folder, P, G, C, repeats + 1, after_step=step_of_ours)
+        trl_times = train_with_trl(folder, dtype, P, G, C, repeats + 1, after_step=step_of_ours)
         show(size, "step", {"ours": times[1:], "TRL": trl_times[1:]})
-    plain = Side(policy_from(folder, config, engine="plain"), config, P)
+    plain = Side(policy_from(folder, config, dtype, engine="plain"), config, P)
     completions = ours.sample()
 
     def update_ours():
@@ -243,7 +264,7 @@ def compare_at(folder: str, P: int, G: int, C: int) -> None:
 
 # --------------------------------------------------------------------------------------------- TRL
 
-def train_with_trl(folder: str, P: int, G: int, C: int, steps: int,
+def train_with_trl(folder: str, dtype: str, P: int, G: int, C: int, steps: int,
                    after_step: Callable | None = None) -> list[float]:
     """The seconds of each step of TRL's GRPOTrainer under the same settings.
 
@@ -260,13 +281,19 @@ def train_with_trl(folder: str, P: int, G: int, C: int, steps: int,
             if after_step:
                 after_step()
 
-    trainer = make_trl_trainer(folder, P, G, C, steps, Timer())
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train()
+    with tempfile.TemporaryDirectory() as out:
+        trainer = make_trl_trainer(folder, out, dtype, P, G, C, steps, Timer())
+        train_quietly(trainer)
     return times
 
 
-def make_trl_trainer(folder: str, P: int, G: int, C: int, steps: int, callback):
+def train_quietly(trainer) -> None:
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+
+
+def make_trl_trainer(folder: str, out: str, dtype: str, P: int, G: int, C: int, steps: int,
+                     callback):
     """A GRPOTrainer that does what Side does: the same policy, prompt, scores and loss."""
     import datasets
     import peft
@@ -277,7 +304,7 @@ def make_trl_trainer(folder: str, P: int, G: int, C: int, steps: int, callback):
         return [i / G for i in range(len(completions))]
 
     config = config_for(G, C)
-    prompt = " ".join(f"w{i}" for i in prompt_of(P))
+    prompt = prompt_of(P, transformers.AutoTokenizer.from_pretrained(folder))
     return trl.GRPOTrainer(
         model=folder, reward_funcs=scores,
         train_dataset=datasets.Dataset.from_dict({"prompt": [prompt] * steps}),
@@ -285,40 +312,40 @@ def make_trl_trainer(folder: str, P: int, G: int, C: int, steps: int, callback):
         peft_config=peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha,
                                     target_modules=config.lora_targets, task_type="CAUSAL_LM"),
         args=trl.GRPOConfig(
-            output_dir=str(Path(folder) / "trl"), per_device_train_batch_size=G,
+            output_dir=out, per_device_train_batch_size=G,
             num_generations=G, max_completion_length=C, gradient_accumulation_steps=1,
             num_iterations=1, max_steps=steps, learning_rate=config.lr, beta=0.0,
             scale_rewards="none", loss_type="grpo", epsilon=0.2, epsilon_high=0.28,
             temperature=1.0, top_k=0, top_p=1.0, generation_kwargs={"min_new_tokens": C},
             gradient_checkpointing=False, bf16=False, use_cpu=not CUDA,
-            model_init_kwargs={"dtype": "bfloat16" if CUDA else "float32"},
+            model_init_kwargs={"dtype": {"bf16": "bfloat16", "fp32": "float32"}[dtype]},
             report_to="none", save_strategy="no", logging_steps=10**6, disable_tqdm=True))
 
 
 # ------------------------------------------------------------------------------------------ memory
 
-def memory(sizes: list[tuple]) -> None:
+def memory(sizes: list[tuple], model: str, dtype: str) -> None:
     """Prints the peak memory of two steps, each side in a fresh process."""
-    print(versions())
+    print(f"{versions()}; {model} in {dtype}")
     sides = ["ours"]
     if has_trl():
         sides.append("TRL")
     for size in sizes:
         for side in sides:
-            command = [sys.executable, "-m", "tools.bench", "one", side.lower(), *map(str, size)]
+            command = [sys.executable, "-m", "tools.bench", "one", side.lower(), model, dtype,
+                       *map(str, size)]
             out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
             before, after = json.loads(out.stdout.splitlines()[-1])
             print(f"{size} {side}: peak {after / 2**20:.0f} MiB, of which the steps added "
                   f"{(after - before) / 2**20:.0f}", flush=True)
 
 
-def one(side: str, P: int, G: int, C: int) -> None:
+def one(side: str, model: str, dtype: str, P: int, G: int, C: int) -> None:
     """Takes two steps of one side, ours or trl. Prints the peak before and after them, in bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        build(folder)
-        config = config_for(G, C)
+        folder, config = model_folder(model, folder), config_for(G, C)
         if side == "ours":
-            ours = Side(policy_from(folder, config), config, P)
+            ours = Side(policy_from(folder, config, dtype), config, P)
             before = peak()
             for _ in range(2):
                 ours.step()
@@ -327,7 +354,7 @@ def one(side: str, P: int, G: int, C: int) -> None:
                 importlib.import_module(name)
             transformers.AutoModelForCausalLM.from_pretrained(folder)
             before = peak()
-            train_with_trl(folder, P, G, C, 2)
+            train_with_trl(folder, dtype, P, G, C, 2)
     print(json.dumps([before, peak()]))
 
 
@@ -380,22 +407,31 @@ def fill_randomly(module: torch.nn.Module, device: str, dtype: torch.dtype) -> N
 
 
 def gpu(shape: str, P: int, G: int, C: int, rank: int) -> None:
-    """Prints the seconds of sampling and of an update in three steps, and the peak memory."""
+    """Prints the seconds of sampling and of an update in three steps, the peak memory, and a row
+    for the table of docs/models-and-gpu.md, whatever part of it did not fit or was not reached."""
     print(versions())
     config = config_for(G, C, lora_r=rank, lora_targets="q_proj,v_proj")
     options = settings.RunOptions(quantize="4bit")
-    policy = migrate.load_policy(config, shape, options,
-                                 loaded=(random_4bit(shape), word_tokenizer()))
-    ours = Side(policy, config, P)
-    print(ours.line)
-    print(f"weights and LoRA: {peak() / 2**30:.2f} GiB", flush=True)
-    for step in range(3):
-        started = clock()
-        completions = ours.sample()
-        sampled = clock()
-        ours.update(completions)
-        print(f"{shape} {(P, G, C)} r={rank}, step {step}: sampling {sampled - started:.2f} s, "
-              f"update {clock() - sampled:.2f} s, peak {peak() / 2**30:.2f} GiB", flush=True)
+    sampling, updating, trouble = [], [], ""
+    try:
+        policy = migrate.load_policy(config, shape, options,
+                                     loaded=(random_4bit(shape), word_tokenizer()))
+        ours = Side(policy, config, P)
+        print(ours.line)
+        print(f"weights and LoRA: {peak() / 2**30:.2f} GiB", flush=True)
+        for step in range(3):
+            started = clock()
+            completions = ours.sample()
+            sampling.append(clock() - started)
+            ours.update(completions)
+            updating.append(clock() - started - sampling[-1])
+            print(f"{shape} {(P, G, C)} r={rank}, step {step}: sampling {sampling[-1]:.2f} s, "
+                  f"update {updating[-1]:.2f} s, peak {peak() / 2**30:.2f} GiB", flush=True)
+    except (torch.cuda.OutOfMemoryError, UserError) as error:
+        trouble = f"; did not fit: {one_line(error)}"
+    best = [f"{min(times):.2f}" if times else "-" for times in (sampling, updating)]
+    print(f"| {shape.upper()} | {P}, {G}, {C} | {rank} | {best[0]} | {best[1]} | "
+          f"{peak() / 2**30:.1f} GiB{trouble} |")
 
 
 # ------------------------------------------------------------------------- sandbox and word search
@@ -425,10 +461,13 @@ def run_programs(box: Sandbox, n: int) -> float:
     return elapsed
 
 
-def wordsearch() -> None:
-    """Prints where the seconds of a search for a word go, with the preset tiny. The target is one
-    that takes all of the 1,000 guesses."""
+def wordsearch(model: str) -> None:
+    """Prints where the seconds of a search for a word go. The targets are such that take most of
+    the 1,000 guesses."""
     given = {"seed": 1, "target": "skillet", "preset": "tiny"}
+    if model == "smollm2":
+        given |= {"preset": "small-lm", "model": model}
+        torch.set_num_threads(os.cpu_count())
     task, given = settings.make_task("wordsearch", given, tasks.load_task_class)
     config = migrate.resolve(given, task)
     method, _ = settings.build_method(config, task, given, migrate.METHODS)
@@ -448,6 +487,84 @@ def wordsearch() -> None:
           f"{shares}")
 
 
+# --------------------------------------------------------------------------- growth and rounding
+
+class GrownRun(Run):
+    """A run that has n evaluations behind it."""
+
+    def __init__(self, folder: Path, n: int):
+        super().__init__(folder, {}, resume=False)
+        rng, self.n, self.clock = random.Random(0), n, []
+        self.before = [
+            Evaluation(i, max(0, i // 10 - 1), i, ON_POLICY,
+                       [f"c{i - 20:06}"] if i > 20 and i % 3 == 0 else [], f"c{i:06}",
+                       rng.random() / 2, True, [5, 1]) for i in range(n)]
+        self.indices = set(range(n))
+
+    def load_checkpoint(self, optimizer, weights: dict) -> dict:
+        return {"step": self.n // 10, "proposals": self.n}
+
+    def resume_from(self, step: int) -> list[Evaluation]:
+        return self.before
+
+    def save_checkpoint(self, *args, **kwargs) -> None:
+        super().save_checkpoint(*args, **kwargs)
+        self.clock.append(clock())
+
+
+def growth() -> None:
+    """Prints the CPU seconds of a step after so many evaluations, for each method: the median of 30
+    steps. Only what is before the first step may take longer."""
+    print(versions())
+    for name in [*migrate.METHODS, "migrate+novelty", "migrate-evo", "discover"]:
+        medians = []
+        for n in (1000, 10_000, 100_000):
+            given = {"method": name, "preset": "tiny", "target": "skillet", "steps": n // 10 + 32}
+            task, given = settings.make_task("wordsearch", given, tasks.load_task_class)
+            config = migrate.resolve(given, task)
+            method, _ = settings.build_method(config, task, given, migrate.METHODS)
+            policy = migrate.load_policy(config, settings.model_source(config.model, task))
+            with tempfile.TemporaryDirectory() as folder:
+                run = GrownRun(Path(folder), n)
+                migrate.search(config, method, task, policy, run)
+            steps = [after - before for before, after in zip(run.clock[1:], run.clock[2:])]
+            medians.append(statistics.median(steps))
+        print(f"{name}: {', '.join(f'{1e3 * m:.1f}' for m in medians)} ms; "
+              f"{medians[-1] / medians[0]:.2f} times", flush=True)
+
+
+def rounding() -> None:
+    """Prints how far log-probabilities of SmolLM2's guesses in bf16 are from those in fp32, and the
+    sampler's from the scorer's, per token."""
+    print(versions())
+    task, given = settings.make_task("wordsearch", {"model": "smollm2", "seed": 0},
+                                     tasks.load_task_class)
+    config = migrate.resolve(given, task)
+    policies = [policy_from("smollm2", config, dtype) for dtype in ("fp32", "bf16")]
+    prompt, logits, draw = engine.chat.encode(policies[0], task.prompt()), [], decode.draw
+
+    def recorded(scores, exact):
+        logits.append(scores.log_softmax(-1))
+        return draw(scores, exact)
+    decode.draw = recorded
+    found = []
+    for seed in range(20):
+        logits.clear()
+        [completions] = migrate.sample(policies[1], [(prompt, 10)], seed)
+        sampled = [logits[t][i, token] for i, c in enumerate(completions)
+                   for t, token in enumerate(c)]
+        by_dtype = []
+        for policy in policies:
+            with torch.no_grad():
+                [(_, logprobs, _, mask)] = migrate.token_logprobs(policy, prompt, completions)
+            by_dtype.append(logprobs[mask.bool()])
+        found.append(torch.stack([*by_dtype, torch.stack(sampled)]))
+    exact, scored, sampled = torch.cat(found, dim=1)
+    for name, error in (("bf16 - fp32", scored - exact), ("sampler - scorer", sampled - scored)):
+        print(f"{name}: mean {error.mean():+.4f}, standard deviation {error.std():.4f}, largest "
+              f"{error.abs().max():.3f}, over {len(error)} tokens")
+
+
 # ------------------------------------------------------------------------------------ command line
 
 def quiet() -> None:
@@ -464,21 +581,28 @@ def main(argv: list[str]) -> None:
     if not CUDA:
         torch.set_num_threads(1)
     numbers = [int(word) for word in argv if word.isdigit()]
-    names = [word for word in argv if not word.isdigit()] or ["compare"]
+    names = [word for word in argv if not word.isdigit()]
+    model = "smollm2" if "smollm2" in names else "small"
+    dtype = "bf16" if CUDA or "bf16" in names else "fp32"
+    names = [name for name in names if name not in ("smollm2", "small", "bf16", "fp32")]
     sizes = [tuple(numbers)] if numbers else SIZES
-    match names, len(numbers):
+    match names or ["compare"], len(numbers):
         case ["compare"], 0 | 3:
-            compare(sizes)
+            compare(sizes, model, dtype)
         case ["memory"], 0 | 3:
-            memory(sizes)
+            memory(sizes, model, dtype)
         case ["one", side], 3:          # `memory` starts this one
-            one(side, *numbers)
+            one(side, model, dtype, *numbers)
+        case ["growth"], 0:
+            growth()
+        case ["rounding"], 0:
+            rounding()
         case ["gpu", shape], 0 | 4 if shape in LLAMA:
             gpu(shape, *(numbers or GPU_SIZE))
         case ["sandbox"], 0:
             sandbox()
         case ["wordsearch"], 0:
-            wordsearch()
+            wordsearch(model)
         case _:
             raise UserError(USAGE)
 
