@@ -10,10 +10,11 @@ the model, H heads of the queries, K heads of the keys, D width of a head.
 from engine import chat
 from engine.check import attach, why_not
 from engine.decode import sample
+from engine.features import hidden_means
 from engine.loading import exact_sampling, freeze, load_model
 from engine.logprobs import token_logprobs
 from engine.lora import add_lora, default_targets
 from engine.plan import fit_into_memory
 
 __all__ = ["add_lora", "attach", "chat", "default_targets", "exact_sampling", "fit_into_memory",
-           "freeze", "load_model", "sample", "token_logprobs", "why_not"]
+           "freeze", "hidden_means", "load_model", "sample", "token_logprobs", "why_not"]

@@ -1,0 +1,41 @@
+"""What a model makes of a text: its hidden states, as features for a surrogate."""
+from __future__ import annotations
+
+import torch
+
+from engine.attention import inner_model
+
+DEPTHS = (1 / 6, 1 / 3, 1 / 2)      # of the layers; later ones are about the next token
+
+
+class Enough(Exception):
+    """Ends a forward pass at the deepest layer that is wanted."""
+
+
+@torch.no_grad()
+def hidden_means(model, texts: list[list[int]]):
+    """Hidden states at some depths, their mean over the tokens of each text: (depths, n, d), in
+    fp32 on the CPU. texts: token ids, at least one each."""
+    inner = inner_model(model)
+    layers = next(m for m in inner.modules() if isinstance(m, torch.nn.ModuleList)
+                  and len(m) == model.config.num_hidden_layers)
+    wanted = [layers[max(0, round(depth * len(layers)) - 1)] for depth in DEPTHS]
+    T = max(map(len, texts))
+    ids = torch.tensor([ids + [0] * (T - len(ids)) for ids in texts], device=model.device)
+    mask = torch.tensor([[1.0] * len(ids) + [0.0] * (T - len(ids)) for ids in texts])[..., None]
+    found = {}
+
+    def keep(module, _, output):
+        hidden = output[0] if isinstance(output, tuple) else output             # (n, T, d)
+        found[module] = (hidden.float().cpu() * mask).sum(1) / mask.sum(1)
+        if module is wanted[-1]:
+            raise Enough
+    hooks = [layer.register_forward_hook(keep) for layer in dict.fromkeys(wanted)]
+    try:
+        inner(input_ids=ids, use_cache=False)
+    except Enough:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack([found[layer] for layer in wanted])
