@@ -29,9 +29,7 @@ def attach(model, source: str, engine: str) -> str:
     if not reason:
         model.set_attn_implementation(NAME)
         model.get_output_embeddings().logit_scale = logit_scale(model)  # for completion_pass
-        model.llama = llama.made_for(model)
-        if model.llama and not agrees_by_hand(model):
-            model.llama = None
+        model.llama = by_hand(model)
     return reason or ""
 
 
@@ -121,14 +119,21 @@ def agrees(model, own: str) -> bool:
 
 
 @torch.no_grad()
-def agrees_by_hand(model) -> bool:
-    """Whether llama.py computes the logits that the model itself does."""
-    lora = model.llama.lora()
-    kept = model.llama.run_prompts([ids for ids, _ in PROMPTS], lora)
-    ours = model.llama.logits(torch.stack([hidden for _, hidden in kept]))              # (2, V)
-    plain = torch.stack([model(torch.tensor([ids])).logits[0, -1].float() for ids, _ in PROMPTS])
+def by_hand(model) -> llama.Llama | None:
+    """The forward pass of llama.py for a model; None where it has none, or computes other logits
+    than the model itself."""
+    try:
+        made = llama.made_for(model)
+        if made is None:
+            return None
+        ran = made.run_prompts([ids for ids, _ in PROMPTS], made.lora())
+        ours = made.logits(torch.stack([hidden for _, hidden in ran]))                  # (2, V)
+        plain = torch.stack([model(torch.tensor([ids])).logits[0, -1].float()
+                             for ids, _ in PROMPTS])
+    except Exception:       # layers of another shape, or a CPU without these products
+        return None
     error = (ours - plain).abs().max()
-    return bool(error <= tolerance(model.dtype, 0.1) * plain.abs().max().clamp(min=1))
+    return made if error <= tolerance(model.dtype, 0.1) * plain.abs().max().clamp(min=1) else None
 
 
 def tolerance(dtype, rounded: float) -> float:

@@ -482,6 +482,24 @@ def test_the_layers_by_hand_are_those_of_transformers(kind, size):
         assert torch.allclose(gradient, others[name], atol=1e-4), name
 
 
+def test_a_model_that_the_layers_by_hand_would_compute_otherwise_keeps_its_own():
+    """Catches: a bias on some of the joined layers alone, or another computation under the same
+    name, that ends the loading or goes unnoticed."""
+    def fresh():
+        model = model_of("Llama 2, 3")
+        model.get_output_embeddings().logit_scale = 1.0
+        return model
+    model = fresh()
+    assert check.by_hand(model)
+    model.model.layers[1].self_attn.q_proj.bias = torch.nn.Parameter(torch.ones(32))
+    assert check.by_hand(model) is None
+    model = fresh()
+    model.model.layers[0].mlp.act_fn.forward = torch.relu
+    assert check.by_hand(model)             # the module's own function is used
+    model.model.layers[0].register_forward_hook(lambda module, args, out: out * 2)
+    assert check.by_hand(model) is None
+
+
 def test_a_token_is_drawn_as_often_as_its_probability_says():
     """In 16 bit, where a block is drawn first. Catches: tokens behind the end of a vocabulary that
     is no multiple of a block, tokens that have no chance, blocks that count all alike."""

@@ -215,9 +215,9 @@ def counted(iterator):
         yield x
 
 
-@pytest.mark.parametrize("method", ["random", "ns", "opro", "grpo-greedy", "migrate",
-                                    "migrate+novelty", "migrate-evo", "discover"])
-@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("method, lower", [
+    ("random", False), ("ns", False), ("opro", False), ("grpo-greedy", False), ("migrate", True),
+    ("migrate+novelty", False), ("migrate-evo", False), ("discover", True)])
 def test_a_step_costs_the_same_however_long_the_search_has_been(tmp_path, monkeypatch, method,
                                                                 lower):
     """Counts what the last of three steps reads. lower: the task's scores lie on a scale of its
