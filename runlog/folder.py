@@ -219,7 +219,7 @@ class Run:
         self.completions_file.flush()
 
     def save_checkpoint(self, state: dict, optimizer, weights: dict, force: bool = False) -> None:
-        """At most every two seconds, and for at most a twentieth of the time: the steps in between
+        """At most every two seconds, and for at most a fortieth of the time: the steps in between
         can be taken again. state: plain numbers. weights: {name: tensor}. Raises OSError where the
         disk is full, and RunStopped where a weight is not finite, or far beyond those of any
         policy: a learning rate that is much too high ruins it at once. Either way the last
@@ -241,7 +241,7 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, new.with_name("state.pt"))
-        self.next_checkpoint = time.monotonic() + max(2.0, 20 * (time.monotonic() - started))
+        self.next_checkpoint = time.monotonic() + max(2.0, 40 * (time.monotonic() - started))
 
     def load_checkpoint(self, optimizer, weights: dict) -> dict:
         """Puts optimizer and weights back and returns the state. {} if there is no checkpoint, or
