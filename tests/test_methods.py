@@ -138,7 +138,7 @@ def test_a_search_that_finds_nothing_better_starts_afresh_and_resumes_exactly(
         replayed.append(min((e.index for e in archive.values()), default=0))
         return replay(policy, task, archive, *rest)
     monkeypatch.setattr(migrate, "replay", recorded_replay)
-    given = dict(method="migrate+novelty", max_draws=1, patience=8, steps=32, lr=5e-2)
+    given = dict(method="migrate+novelty", max_draws=1, patience=8, steps=28, lr=5e-2)
     first = migrate.load_policy(migrate.resolve(given, Letters()), str(folder_of("tiny"))).lora
     whole = run_search(tmp_path / "whole", **given)
 
