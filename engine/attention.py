@@ -45,8 +45,8 @@ class SharedLayer(DynamicLayer):
         """keys, values: (K, P, D). others: (n, P), 0 or -inf; None for a single prompt. room: how
         many tokens each of n rows can add. longest: tokens of the longest prompt."""
         super().__init__()
-        self.prompt = exact(keys).mT.contiguous(), exact(values)        # (K, D, P), (K, P, D)
-        self.others, self.n = others, n
+        self.prompt = in_fp32(keys).mT.contiguous(), in_fp32(values)        # (K, D, P), (K, P, D)
+        self.others = others
         self.length, self.longest = 0, longest      # tokens that the rows have added so far
         K, P, D = keys.shape
         self.keys = self.prompt[0].new_empty(K * n, room, D)
@@ -75,7 +75,7 @@ class SharedLayer(DynamicLayer):
         n, H, _, D = query.shape
         (keys, values), t = self.prompt, self.length
         K, _, P = keys.shape
-        q = (exact(query) * scale).view(n, K, -1, D).transpose(0, 1).contiguous()
+        q = (in_fp32(query) * scale).view(n, K, -1, D).transpose(0, 1).contiguous()
         q = q.view(K, -1, D)                                                        # (K, n g, D)
         prompt = q @ keys                                                           # (K, n g, P)
         if self.others is not None:
@@ -96,7 +96,7 @@ class GroupLayer(DynamicLayer):
 
     def __init__(self, prompt_keys, prompt_values):
         super().__init__()
-        self.prompt = exact(prompt_keys[0]), exact(prompt_values[0])
+        self.prompt = in_fp32(prompt_keys[0]), in_fp32(prompt_values[0])
         self.is_initialized = True
 
     def get_seq_length(self) -> int:
@@ -104,7 +104,7 @@ class GroupLayer(DynamicLayer):
 
     def update(self, keys, values, *args, **kwargs):
         """Takes the rows' keys and values, (n, K, T, D) each. Returned as in SharedLayer."""
-        self.keys, self.values = exact(keys), exact(values)
+        self.keys, self.values = in_fp32(keys), in_fp32(values)
         return self, self
 
     def attend(self, query, scale: float):
@@ -112,13 +112,13 @@ class GroupLayer(DynamicLayer):
         up to it. query: (n, H, T, D). Returns (n, T, H, D)."""
         n, H, T, D = query.shape
         K = self.keys.shape[1]
-        q = (exact(query) * scale).reshape(n, K, H // K * T, D)
+        q = (in_fp32(query) * scale).reshape(n, K, H // K * T, D)
         later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1).repeat(H // K, 1)
         out = attend_to_prompt(*self.prompt, q, self.keys, self.values, later)
         return out.reshape(n, H, T, -1).transpose(1, 2).to(query.dtype)
 
 
-def exact(x):
+def in_fp32(x):
     """Keys, values and queries in fp32 on the CPU, where small products in 16 bit are slower."""
     return x.float() if x.device.type == "cpu" else x
 

@@ -2,7 +2,7 @@
 
 A small model spends most of its time not on arithmetic, but on starting it. Here the layers that
 read the same input are one product (queries, keys and values; the two halves of the gate), and so
-are their LoRA weights. Frozen weights are read in the order in which they lie in memory. All of it
+are their LoRA weights. A copy of the frozen weights lies in memory as oneDNN reads them. All of it
 is written for tokens in one long row, (N, d); what attends to what is the caller's business.
 
 Weights may be in bf16. Only what goes into a product with them, and what comes out, is rounded to
@@ -177,8 +177,8 @@ class Llama:
         return self.norm(x)
 
     def run_prompts(self, prompts: list[list[int]], lora: list) -> list:
-        """For each prompt (keys and values of each layer, (K, P, D) each; last hidden state, (d,))
-        """
+        """Runs all prompts in one row. Returns for each of them a pair: the keys and values of each
+        layer, (K, P, D) each, and the last hidden state, (d,)."""
         lengths = [len(ids) for ids in prompts]
         ids = torch.tensor([token for prompt in prompts for token in prompt], device=self.device)
         positions = torch.tensor([i for n in lengths for i in range(n)], device=self.device)
@@ -207,7 +207,7 @@ class Llama:
         return self(tokens[real], positions, attend, lora)
 
     def run_group(self, prompt_ids, tokens, real, lora: list):
-        """The same with the prompt in the same pass, which takes half the operations.
+        """run_completions with the prompt in the same pass, which takes half the operations.
 
         Returns the hidden states of the prompt's last token and of the real ones, (1 + N, d).
         """

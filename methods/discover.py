@@ -9,14 +9,13 @@ training of a row under its parent's prompt, the KL penalty.
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 
 from migrate import METHODS as PLAIN
 from migrate import Archive
-from runlog.ledger import Evaluation, rank_key
+from runlog.ledger import Evaluation, found_since, rank_key
 from runlog.slow import torch
 
 C = 1.0     # weight of exploration in PUCT, as in their paper
@@ -97,11 +96,9 @@ class Tree:
 
     def at(self, archive: Archive, step: int) -> Tree:
         """The tree at the start of a step, which is not before that of the last call."""
-        new = defaultdict(list)
-        for e in itertools.takewhile(lambda e: e.step >= self.step, reversed(archive.values())):
-            new[e.step].append(e)
+        found = found_since(archive, self.step)
         for t in range(self.step, step):
-            self.add_step(archive, t, new[t][::-1])
+            self.add_step(archive, t, found[t])
         self.step = step
         return self
 

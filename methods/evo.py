@@ -5,13 +5,12 @@ island sends its best 5% to both of its neighbours on a ring.
 """
 from __future__ import annotations
 
-import itertools
 import random
 from dataclasses import replace
 
 from migrate import METHODS as PLAIN
 from migrate import Archive
-from runlog.ledger import Evaluation
+from runlog.ledger import Evaluation, found_since
 
 ISLANDS, ELITE, MIGRATE_EVERY, MIGRANTS = 4, 5, 40, 0.05
 
@@ -28,14 +27,11 @@ class Islands:
         self.members, self.step = [Archive() for _ in range(ISLANDS)], 0
 
     def at(self, archive: Archive, step: int) -> list[Archive]:
-        new = itertools.takewhile(lambda e: e.step >= self.step, reversed(archive.values()))
-        by_step: dict[int, list[Evaluation]] = {}
-        for e in new:
-            by_step.setdefault(e.step, []).append(e)
+        found = found_since(archive, self.step)
         for t in range(self.step, step):
             if t > 0 and t % MIGRATE_EVERY == 0:
                 migrate_between(self.members)
-            for e in by_step.get(t, []):
+            for e in found[t]:
                 home = e.index if t == 0 else t
                 self.members[home % ISLANDS].add([e])
         self.step = step

@@ -38,7 +38,7 @@ class Screen:
             raise UserError("--screen-draws must be at least 1")
 
     def __call__(self, method: Method) -> Method:
-        self.method, self.surrogate, self.of = method, None, None
+        self.method, self.archive = method, None
         return replace(method, draw=self.draw)
 
     def draw(self, policy, task, asks: list[Ask], archive: Archive, key: tuple,
@@ -67,10 +67,10 @@ class Screen:
                 key: tuple) -> list[float]:
         """Mean + beta deviation of each candidate's score. beta is another one in each step, from
         0.01 to 1: now the sure ones, now the uncertain ones."""
-        if self.of is not archive:          # a new search
+        if self.archive is not archive:     # the first step of a search
             make = getattr(task, "surrogate", None)
             self.surrogate = make() if make else Surrogate(hidden_states(policy, task))
-            self.of, self.fitted = archive, 0
+            self.archive, self.fitted = archive, 0
         if self.fitted != len(archive):
             known = [e for e in archive.values() if e.valid]
             self.surrogate.fit([e.candidate for e in known], [e.worth for e in known])
@@ -97,8 +97,8 @@ class Surrogate:
     """A Gaussian process with the kernel exp(-|x - y|^2 / (2 d length^2)) on standardised features.
 
     Layer, length and noise are those with the highest marginal likelihood. They are chosen anew
-    whenever the number of points has doubled. All of it depends on the points and their order
-    alone: a resumed search ranks as an uninterrupted one does.
+    whenever the number of points has doubled, up to CHOSEN_ON. All of it depends on the points and
+    their order alone: a resumed search ranks as an uninterrupted one does.
     """
 
     def __init__(self, features: Callable):
@@ -109,22 +109,17 @@ class Surrogate:
         """candidates: in the order in which they came."""
         x = self.known(candidates)                                              # (layers, n, d)
         y = torch.tensor(scores, dtype=torch.float64)
-        n = min(len(y), CHOSEN_ON)
-        n = 2 ** int(math.log2(n))
+        n = 2 ** int(math.log2(min(len(y), CHOSEN_ON)))
         if n not in self.chosen:
             settings = [(layer, length, noise) for layer in range(len(x)) for length in LENGTHS
                         for noise in NOISES]
             self.chosen[n] = max(settings, key=lambda s: evidence(x[s[0], :n], y[:n], *s[1:]))
         self.layer, self.length, self.noise = self.chosen[n]
         kept = self.subset(y)
-        x, y = x[self.layer, kept], y[kept]
-        self.center, self.scale = x.mean(0), x.std(0).clamp(min=1e-9)
-        self.x = (x - self.center) / self.scale
-        self.mean, self.deviation = y.mean(), y.std().clamp(min=1e-9)
-        self.root = torch.linalg.cholesky(kernel(self.x, self.x, self.length)
-                                          + self.noise * torch.eye(len(y), dtype=torch.float64))
-        y = ((y - self.mean) / self.deviation)[:, None]
-        self.weights = torch.cholesky_solve(y, self.root)                       # (n, 1)
+        self.x, self.center, self.scale = standardised(x[self.layer, kept])
+        y, self.mean, self.deviation = standardised(y[kept])
+        self.root = root(self.x, self.length, self.noise)
+        self.weights = torch.cholesky_solve(y[:, None], self.root)              # (n, 1)
 
     def rank(self, candidates: list[str]):
         """The expected score of each candidate and its standard deviation, (n,) each."""
@@ -158,6 +153,17 @@ class Surrogate:
         return torch.cat([order[:MOST // 2], order[MOST // 2:][others[:MOST // 2]]]).sort().values
 
 
+def standardised(x):
+    """x with mean 0 and deviation 1 in each column, the means and the deviations."""
+    mean, deviation = x.mean(0), x.std(0).clamp(min=1e-9)
+    return (x - mean) / deviation, mean, deviation
+
+
+def root(x, length: float, noise: float):
+    """The Cholesky factor of the kernel of x, (n, d), with noise on its diagonal: (n, n)."""
+    return torch.linalg.cholesky(kernel(x, x, length) + noise * torch.eye(len(x), dtype=x.dtype))
+
+
 def kernel(x, y, length: float):
     """(n, d), (m, d) -> (n, m)"""
     squared = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist").square()
@@ -166,12 +172,9 @@ def kernel(x, y, length: float):
 
 def evidence(x, y, length: float, noise: float) -> float:
     """The logarithm of the marginal likelihood of y given x, up to a constant."""
-    x = (x - x.mean(0)) / x.std(0).clamp(min=1e-9)
-    y = ((y - y.mean()) / y.std().clamp(min=1e-9))[:, None]
-    root = torch.linalg.cholesky(kernel(x, x, length)
-                                 + noise * torch.eye(len(y), dtype=torch.float64))
-    fit = (y * torch.cholesky_solve(y, root)).sum()
-    return -0.5 * fit.item() - root.diagonal().log().sum().item()
+    factor, y = root(standardised(x)[0], length, noise), standardised(y)[0][:, None]
+    fit = (y * torch.cholesky_solve(y, factor)).sum()
+    return -0.5 * fit.item() - factor.diagonal().log().sum().item()
 
 
 METHODS = {"screen": Screen}

@@ -1,8 +1,10 @@
 """evals.jsonl: every evaluation of a run, one JSON object a line, in the order of arrival."""
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +38,17 @@ class Evaluation:
 def rank_key(e: Evaluation) -> tuple[float, int]:
     """Sorts the best first; of equal scores the older one first."""
     return -e.worth, e.index
+
+
+def found_since(evaluations: dict[str, Evaluation], step: int) -> dict[int, list[Evaluation]]:
+    """The evaluations of a step and of later ones, by step, in the order of their indices.
+
+    evaluations: in that order. Only what is returned is gone through."""
+    newest = itertools.takewhile(lambda e: e.step >= step, reversed(evaluations.values()))
+    by_step: dict[int, list[Evaluation]] = defaultdict(list)
+    for e in [*newest][::-1]:
+        by_step[e.step].append(e)
+    return by_step
 
 
 def best_first(evaluations: Iterable[Evaluation], k: int | None = None) -> list[Evaluation]:

@@ -4,6 +4,7 @@
     python -m tools.bench memory        # peak memory of two steps, here and in TRL
     python -m tools.bench gpu 8b        # random 4-bit weights in the shape of Llama-3.1-8B
     python -m tools.bench growth        # a step after 1,000, 10,000 and 100,000 evaluations
+    python -m tools.bench decoding      # one more token of SmolLM2, against reading its weights
     python -m tools.bench rounding      # what bf16 does to log-probabilities of SmolLM2
     python -m tools.bench sandbox       # generated programs a second
     python -m tools.bench wordsearch    # where the seconds of a search go
@@ -52,7 +53,8 @@ import migrate
 import tasks
 from domains.sandbox import Sandbox
 from domains.workers import workers
-from engine import decode
+from engine import decode, llama
+from engine.attention import shared_layers
 from engine.gguf import local_model
 from runlog import settings
 from runlog.errors import UserError, exit_code, one_line
@@ -79,7 +81,8 @@ LLAMA = {           # 1b, 3b and 8b: the published configurations
     "toy": dict(vocab_size=WORDS, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
                 num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False)}
 USAGE = ("usage: python -m tools.bench [compare|memory] [smollm2] [bf16] [P G C], or gpu "
-         f"{'|'.join(LLAMA)} [P G C RANK], or wordsearch [smollm2], or growth, rounding or sandbox")
+         f"{'|'.join(LLAMA)} [P G C RANK], or wordsearch [smollm2], or growth, decoding, "
+         "rounding or sandbox")
 
 
 # ------------------------------------------------------------------------------------ measurements
@@ -145,8 +148,8 @@ def has_trl() -> bool:
 # ---------------------------------------------------------------------- one GRPO step of each side
 
 def word_tokenizer() -> transformers.PreTrainedTokenizerFast:
-    """A tokenizer of one token a word: w2, w3, .. behind padding and the end of a sequence. These
-    two have names of another kind: they are found within words, too."""
+    """A tokenizer of one token a word: <pad>, <eos>, w2, w3, .. A special token is found inside a
+    word, too. So no word may hold the name of one."""
     vocabulary = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, WORDS)}}
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<pad>"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
@@ -283,13 +286,9 @@ def train_with_trl(folder: str, dtype: str, P: int, G: int, C: int, steps: int,
 
     with tempfile.TemporaryDirectory() as out:
         trainer = make_trl_trainer(folder, out, dtype, P, G, C, steps, Timer())
-        train_quietly(trainer)
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.train()
     return times
-
-
-def train_quietly(trainer) -> None:
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train()
 
 
 def make_trl_trainer(folder: str, out: str, dtype: str, P: int, G: int, C: int, steps: int,
@@ -533,6 +532,33 @@ def growth() -> None:
               f"{medians[-1] / medians[0]:.2f} times", flush=True)
 
 
+def decoding() -> None:
+    """Prints the CPU seconds of one more token of 10 rows of SmolLM2 in bf16, in 15 turns: its
+    layers, its logits, and for comparison a sum over as many numbers as the model has."""
+    print(versions())
+    policy = policy_from("smollm2", config_for(10, 8), "bf16")
+    by_hand, numbers = llama.of(policy.model), torch.ones(policy.n_parameters).bfloat16()
+    prompt = policy.tokenizer(prompt_of(50, policy.tokenizer))["input_ids"]
+    with torch.no_grad():
+        lora = by_hand.lora()
+        [(keys_and_values, hidden)] = by_hand.run_prompts([prompt], lora)
+        rows = hidden.expand(10, -1)
+
+        def layers():
+            caches = shared_layers([keys_and_values], [10], 8)
+
+            def attend(i, q, k, v):
+                caches[i].update(k[:, :, None], v[:, :, None])
+                return caches[i].attend(q[:, :, None], q.shape[-1] ** -0.5)[:, 0]
+            by_hand(torch.arange(10), torch.full((10,), 50), attend, lora)
+        times = interleaved(15, layers=layers, logits=lambda: by_hand.logits(rows),
+                            reading=numbers.sum)
+    print("; ".join(f"{name} {1e3 * statistics.median(t):.0f} ms" for name, t in times.items()))
+    both = [a + b for a, b in zip(times["layers"], times["logits"])]
+    ratio = statistics.median(x / y for x, y in zip(both, times["reading"]))
+    print(f"layers and logits take {ratio:.1f} times as long as reading")
+
+
 def rounding() -> None:
     """Prints how far log-probabilities of SmolLM2's guesses in bf16 are from those in fp32, and the
     sampler's from the scorer's, per token."""
@@ -595,6 +621,8 @@ def main(argv: list[str]) -> None:
             one(side, model, dtype, *numbers)
         case ["growth"], 0:
             growth()
+        case ["decoding"], 0:
+            decoding()
         case ["rounding"], 0:
             rounding()
         case ["gpu", shape], 0 | 4 if shape in LLAMA:
