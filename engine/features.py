@@ -13,23 +13,24 @@ class Enough(Exception):
 
 
 @torch.no_grad()
-def hidden_means(model, texts: list[list[int]]):
+def hidden_means(model, texts: list[list[int]], prefix: list[int] = ()):
     """Hidden states at some depths, their mean over the tokens of each text: (depths, n, d), in
     fp32 on the CPU. In a model of few layers there are fewer depths. texts: token ids, at least one
-    each."""
+    each. prefix: what stands before each text; it is not in the mean."""
     inner = inner_model(model)
     layers = next(m for m in inner.modules() if isinstance(m, torch.nn.ModuleList)
                   and len(m) == model.config.num_hidden_layers)
     wanted = [layers[i] for i in dict.fromkeys(max(0, round(depth * len(layers)) - 1)
                                                for depth in DEPTHS)]
     T = max(map(len, texts))
-    ids = torch.tensor([ids + [0] * (T - len(ids)) for ids in texts], device=model.device)
+    ids = torch.tensor([[*prefix, *ids] + [0] * (T - len(ids)) for ids in texts],
+                       device=model.device)                                     # (n, P + T)
     mask = torch.tensor([[1.0] * len(ids) + [0.0] * (T - len(ids)) for ids in texts])[..., None]
     found = {}
 
     def keep(module, _, output):
-        hidden = output[0] if isinstance(output, tuple) else output             # (n, T, d)
-        found[module] = (hidden.float().cpu() * mask).sum(1) / mask.sum(1)
+        hidden = output[0] if isinstance(output, tuple) else output             # (n, P + T, d)
+        found[module] = (hidden[:, len(prefix):].float().cpu() * mask).sum(1) / mask.sum(1)
         if module is wanted[-1]:
             raise Enough
     hooks = [layer.register_forward_hook(keep) for layer in wanted]

@@ -6,9 +6,9 @@ Each step draws `screen_draws` times as many candidates as its group needs. A su
 fitted to what f has said so far, ranks those that f has not seen. The best of them fill the group
 and are scored; the others are dropped, and may be drawn again. They do not count as proposals.
 
-The surrogate needs nothing from the task. It is a Gaussian process on the hidden states that the
-frozen policy, without LoRA, has for a candidate. A task may bring another one: `Task.surrogate()`
-returns an object with the two methods of `Surrogate`.
+The surrogate needs nothing from the task: Gaussian processes on the hidden states that the frozen
+policy, without LoRA, has for a candidate. A task may bring another one: `Task.surrogate()` returns
+an object with the two methods of `Surrogate`.
 """
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from runlog.slow import engine, torch
 ENOUGH = 10             # valid evaluations, before which nothing is screened
 MOST = 2000             # points of a fit: the best half of them, and as many others at random
 BLOCK = 64              # candidates whose hidden states are computed together
-CHOSEN_ON = 256         # points that kernel and layer are chosen on, at most
-LENGTHS, NOISES = (0.3, 0.6, 1.2, 2.4), (0.001, 0.01, 0.1, 1.0)     # of the kernel, to choose from
+JUDGED_ON = 256         # points that kernels are judged on, at most
+AT_MOST = 4             # kernels of a fit
+LENGTHS, NOISES = (0.6, 1.2, 2.4, 4.8), (0.01, 0.1, 1.0)    # of the kernels to choose from
+PREFIX = 4              # tokens of the task prompt that stand before a candidate
 
 
 @dataclass
@@ -72,8 +74,10 @@ class Screen:
             self.surrogate = make() if make else Surrogate(hidden_states(policy, task))
             self.archive, self.fitted = archive, 0
         if self.fitted != len(archive):
-            known = [e for e in archive.values() if e.valid]
-            self.surrogate.fit([e.candidate for e in known], [e.worth for e in known])
+            worst = archive.ranked[-1].worth            # what an invalid candidate counts as
+            known = list(archive.values())
+            self.surrogate.fit([e.candidate for e in known],
+                               [e.worth if e.valid else worst for e in known])
             self.fitted = len(archive)
         if not candidates:
             return []
@@ -83,61 +87,79 @@ class Screen:
 
 
 def hidden_states(policy, task) -> Callable:
-    """A function from candidates to features, (layers, n, d): hidden states at three depths of the
-    frozen policy, their mean over the candidate's tokens."""
+    """A function from candidates to features, (2, depths, n, d): hidden states of the frozen policy
+    at some depths, their mean over the candidate's tokens. First those of the candidate alone, then
+    those of it in a text: after the end of the task prompt and a space.
+
+    A real language model knows a word in a text far better: its first token is no word to it, and
+    most words begin with a space. A policy that was trained on nothing else knows it alone."""
+    prompt_end = engine.chat.encode(policy, task.prompt())[-PREFIX:]
+
     def features(candidates: list[str]):
-        ids = [policy.tokenizer(task.render(c), add_special_tokens=False)["input_ids"] or [0]
-               for c in candidates]
-        with policy.model.disable_adapter():
-            return engine.hidden_means(policy.model, ids)
+        found = []
+        for space, prefix in ("", []), (" ", prompt_end):
+            texts = [space + task.render(c) for c in candidates]
+            ids = [policy.tokenizer(t, add_special_tokens=False)["input_ids"] or [0] for t in texts]
+            with policy.model.disable_adapter():
+                found.append(engine.hidden_means(policy.model, ids, prefix))
+        return torch.stack(found)
     return features
 
 
 class Surrogate:
-    """A Gaussian process with the kernel exp(-|x - y|^2 / (2 d length^2)) on standardised features.
+    """Gaussian processes on the candidate's features, and their mean, weighted by how well each
+    foretells a score that it is not told.
 
-    Layer, length and noise are those with the highest marginal likelihood. They are chosen anew
-    whenever the number of points has doubled, up to CHOSEN_ON. All of it depends on the points and
-    their order alone: a resumed search ranks as an uninterrupted one does.
+        k(x, y) = mean over kinds of exp(-|x_kind - y_kind|^2 / (2 d length^2)) + noise [x is y]
+
+    x_kind: the features of one kind at one depth, standardised. The processes differ in their
+    kinds, length and noise. The mean squared error of the scores that are left out one at a time,
+    in deviations, weighs them: exp(-n error / 2). They are judged anew whenever the number of
+    points has doubled, up to JUDGED_ON. All of it depends on the points and their order alone: a
+    resumed search ranks as an uninterrupted one does.
     """
 
     def __init__(self, features: Callable):
         self.features, self.blocks = features, {}
-        self.chosen: dict[int, tuple] = {}          # number of points: (layer, length, noise)
+        self.judged: dict[int, dict] = {}       # number of points: {(kinds, length, noise): weight}
 
     def fit(self, candidates: list[str], scores: list[float]) -> None:
         """candidates: in the order in which they came."""
-        x = self.known(candidates)                                              # (layers, n, d)
+        x = self.known(candidates)                                              # (kinds, n, d)
         y = torch.tensor(scores, dtype=torch.float64)
-        n = 2 ** int(math.log2(min(len(y), CHOSEN_ON)))
-        if n not in self.chosen:
-            settings = [(layer, length, noise) for layer in range(len(x)) for length in LENGTHS
-                        for noise in NOISES]
-            self.chosen[n] = max(settings, key=lambda s: evidence(x[s[0], :n], y[:n], *s[1:]))
-        self.layer, self.length, self.noise = self.chosen[n]
+        n = 2 ** int(math.log2(min(len(y), JUDGED_ON)))
+        if n not in self.judged:
+            self.judged[n] = judge(x[:, :n].double(), y[:n])
         kept = self.subset(y)
-        self.x, self.center, self.scale = standardised(x[self.layer, kept])
+        self.x, self.center, self.scale = standardised(x[:, kept].double())
         y, self.mean, self.deviation = standardised(y[kept])
-        self.root = root(self.x, self.length, self.noise)
-        self.weights = torch.cholesky_solve(y[:, None], self.root)              # (n, 1)
+        self.fitted = {}
+        distances = squared_distances(self.x, self.x)
+        for (kinds, length, noise), weight in self.judged[n].items():
+            root = torch.linalg.cholesky(with_noise(kernel(distances, kinds, length), noise))
+            self.fitted[kinds, length, noise] = weight, root, torch.cholesky_solve(y[:, None], root)
 
     def rank(self, candidates: list[str]):
         """The expected score of each candidate and its standard deviation, (n,) each."""
-        x = (self.features(candidates)[self.layer].double() - self.center) / self.scale
-        k = kernel(x, self.x, self.length)                                      # (n, points)
-        explained = torch.linalg.solve_triangular(self.root, k.T, upper=False)  # (points, n)
-        deviation = (1 + self.noise - explained.square().sum(0)).clamp(min=0).sqrt()
-        return self.mean + self.deviation * (k @ self.weights)[:, 0], self.deviation * deviation
+        x = (self.features(candidates).flatten(0, 1).double() - self.center) / self.scale
+        distances = squared_distances(x, self.x)                                # (kinds, n, points)
+        mean = variance = 0
+        for (kinds, length, noise), (weight, root, solved) in self.fitted.items():
+            k = kernel(distances, kinds, length)                                # (n, points)
+            explained = torch.linalg.solve_triangular(root, k.T, upper=False)   # (points, n)
+            mean = mean + weight * (k @ solved)[:, 0]
+            variance = variance + weight * (1 + noise - explained.square().sum(0)).clamp(min=0)
+        return self.mean + self.deviation * mean, self.deviation * variance.sqrt()
 
     def known(self, candidates: list[str]):
-        """The features of all candidates, in blocks: a full block is computed once. So each is
-        computed with the same others in a resumed search, and has the same last bits."""
+        """The features of all candidates, (kinds, n, d), in blocks: a full block is computed once.
+        So each is computed with the same others in a resumed search, and has the same last bits."""
         parts = []
         for i in range(0, len(candidates), BLOCK):
             block = tuple(candidates[i:i + BLOCK])
             found = self.blocks.get(block)
             if found is None:
-                found = self.features(list(block)).double()
+                found = self.features(list(block)).flatten(0, 1)
                 if len(block) == BLOCK:
                     self.blocks[block] = found
             parts.append(found)
@@ -153,28 +175,46 @@ class Surrogate:
         return torch.cat([order[:MOST // 2], order[MOST // 2:][others[:MOST // 2]]]).sort().values
 
 
+def judge(x, y) -> dict:
+    """{(kinds, length, noise): weight} of the best processes. x: (kinds, n, d), y: (n,).
+
+    A process has the kinds of one spelling, or all of them. The score that it expects of a point
+    without knowing it is y - (K^-1 y) / diag(K^-1)."""
+    half, y = len(x) // 2, standardised(y)[0]
+    distances = squared_distances(*[standardised(x)[0]] * 2)
+    errors = {}
+    for kinds in dict.fromkeys([(0, half), (half, len(x)), (0, len(x))]):
+        for length in LENGTHS:
+            for noise in NOISES:
+                inverse = torch.linalg.inv(with_noise(kernel(distances, kinds, length), noise))
+                left_out = (inverse @ y) / inverse.diagonal()                   # (n,): y - expected
+                errors[kinds, length, noise] = left_out.square().mean().item()
+    best = sorted(errors, key=errors.get)[:AT_MOST]
+    weights = {one: math.exp(len(y) * (errors[best[0]] - errors[one]) / 2) for one in best}
+    weights = {one: weight for one, weight in weights.items() if weight > 0.1}
+    return {one: weight / sum(weights.values()) for one, weight in weights.items()}
+
+
 def standardised(x):
-    """x with mean 0 and deviation 1 in each column, the means and the deviations."""
-    mean, deviation = x.mean(0), x.std(0).clamp(min=1e-9)
+    """x, (.., n, d) or (n,), with mean 0 and deviation 1 over n, the means and the deviations."""
+    over = -2 if x.dim() > 1 else 0
+    mean, deviation = x.mean(over, keepdim=True), x.std(over, keepdim=True).clamp(min=1e-9)
     return (x - mean) / deviation, mean, deviation
 
 
-def root(x, length: float, noise: float):
-    """The Cholesky factor of the kernel of x, (n, d), with noise on its diagonal: (n, n)."""
-    return torch.linalg.cholesky(kernel(x, x, length) + noise * torch.eye(len(x), dtype=x.dtype))
+def squared_distances(x, y):
+    """|x - y|^2 / 2d: (kinds, n, d), (kinds, m, d) -> (kinds, n, m)"""
+    distances = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist")
+    return distances.square() / (2 * x.shape[-1])
 
 
-def kernel(x, y, length: float):
-    """(n, d), (m, d) -> (n, m)"""
-    squared = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist").square()
-    return torch.exp(-squared / (2 * x.shape[1] * length ** 2))
+def kernel(distances, kinds: tuple[int, int], length: float):
+    """(kinds, n, m) -> (n, m): the mean over kinds first <= i < end."""
+    return torch.exp(-distances[slice(*kinds)] / length ** 2).mean(0)
 
 
-def evidence(x, y, length: float, noise: float) -> float:
-    """The logarithm of the marginal likelihood of y given x, up to a constant."""
-    factor, y = root(standardised(x)[0], length, noise), standardised(y)[0][:, None]
-    fit = (y * torch.cholesky_solve(y, factor)).sum()
-    return -0.5 * fit.item() - factor.diagonal().log().sum().item()
+def with_noise(k, noise: float):
+    return k + noise * torch.eye(len(k), dtype=k.dtype)
 
 
 METHODS = {"screen": Screen}

@@ -5,10 +5,13 @@ target stay together. Fewer than five targets say too little about others: they 
 """
 from __future__ import annotations
 
+import functools
 import random
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 FEWEST = 5          # targets that an interval needs
 
@@ -44,18 +47,23 @@ def auc_top(scores: Sequence[float], budget: int, k: int = 10, every: int = 100)
     return (area + (budget - counted) * last) / budget
 
 
-def interval(by_target: dict[tuple, list], statistic: Callable[[list], float],
+def interval(by_target: dict[tuple, list[tuple[float, float]]],
              draws: int = 2000) -> tuple[float, float] | None:
-    """95% bootstrap interval of statistic(all values), targets drawn with replacement; None for
-    fewer than FEWEST targets."""
+    """95% bootstrap interval of sum(a) / sum(b) over all (a, b), targets drawn with replacement;
+    None for fewer than FEWEST targets. A mean has b = 1."""
     if len(by_target) < FEWEST:
         return None
-    rng, targets, values = random.Random(0), list(by_target), []
-    for _ in range(draws):
-        drawn = rng.choices(targets, k=len(targets))
-        values.append(statistic([x for target in drawn for x in by_target[target]]))
-    values.sort()
-    return values[int(0.025 * draws)], values[int(0.975 * draws)]
+    sums = np.array([np.sum(pairs, axis=0) for pairs in by_target.values()])        # (targets, 2)
+    a, b = sums[resamples(len(sums), draws)].sum(1).T                               # (draws,) each
+    ratios = np.sort(a / np.maximum(1e-9, b))
+    return float(ratios[int(0.025 * draws)]), float(ratios[int(0.975 * draws)])
+
+
+@functools.cache
+def resamples(n: int, draws: int) -> np.ndarray:
+    """(draws, n): in each row, n of the numbers below n, with replacement; always the same ones."""
+    rng = random.Random(0)
+    return np.array([rng.choices(range(n), k=n) for _ in range(draws)])
 
 
 def mean_of(rows: Iterable[dict], value: Callable[[dict], float]) -> Estimate:
@@ -70,11 +78,11 @@ def target_of(row: dict) -> tuple[str, str]:
 
 def mean_of_pairs(pairs: list[tuple[tuple, float]]) -> Estimate:
     """The mean of the values of [(target, value)], at least one, with its interval."""
-    by_target: dict[tuple, list[float]] = {}
+    by_target: dict[tuple, list[tuple[float, float]]] = {}
     for target, value in pairs:
-        by_target.setdefault(target, []).append(value)
+        by_target.setdefault(target, []).append((value, 1))
     mean = statistics.fmean(value for _, value in pairs)
-    return Estimate(mean, interval(by_target, statistics.fmean), len(by_target))
+    return Estimate(mean, interval(by_target), len(by_target))
 
 
 def paired_difference(ours: Iterable[dict], others: Iterable[dict],
@@ -101,7 +109,9 @@ def gain(ours: dict[tuple[str, str], float], other: dict[tuple[str, str], float]
         return None
     percent = percent_higher(everything)
     by_seed = [percent_higher([pair]) for pair in everything] if len(pairs) == 1 else []
-    return Gain(percent, interval(pairs, percent_higher), by_seed, len(pairs), len(everything))
+    ratios = interval(pairs)
+    percents = ratios and tuple(100 * (ratio - 1) for ratio in ratios)
+    return Gain(percent, percents, by_seed, len(pairs), len(everything))
 
 
 def percent_higher(pairs: list[tuple[float, float]]) -> float:

@@ -1,6 +1,7 @@
 """The modifier screen: methods/screen.py."""
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import migrate
-from engine import hidden_means
+from engine import chat, hidden_means
 from methods import screen
 from migrate import Archive, Ask, Row
 from runlog.errors import UserError
@@ -99,24 +100,24 @@ def test_a_resumed_search_ranks_as_an_uninterrupted_one(tmp_path):
 
 def fitted(f, n: int, features=None):
     torch.manual_seed(0)
-    features = features or torch.randn(3, n + 50, 4)
-    surrogate = screen.Surrogate(lambda candidates: features[:, list(map(int, candidates))])
+    features = features or torch.randn(2, 2, n + 50, 3)
+    surrogate = screen.Surrogate(lambda candidates: features[..., list(map(int, candidates)), :])
     names = list(map(str, range(n)))
-    surrogate.fit(names, [f(features[:, i]) for i in range(n)])
+    surrogate.fit(names, [f(features[..., i, :]) for i in range(n)])
     return surrogate, features
 
 
-@pytest.mark.parametrize("layer", [0, 2])
-def test_the_surrogate_finds_the_layer_that_tells_and_ranks_by_it(layer):
-    """Catches: a layer taken by hand, scores that are not undone after they were standardised, an
+@pytest.mark.parametrize("spelling", [0, 1])
+def test_the_surrogate_finds_the_features_that_tell_and_ranks_by_them(spelling):
+    """Catches: features taken by hand, scores that are not undone after they were standardised, an
     uncertainty that does not shrink near what is known."""
     def f(x):
-        return 5 + 0.1 * math.sin(2 * x[layer, 0].item())
+        return 5 + 0.1 * math.sin(2 * x[spelling, 1, 0].item())
     surrogate, features = fitted(f, 150)
-    assert surrogate.layer == layer
+    assert {kinds for kinds, _, _ in surrogate.fitted} == {(2 * spelling, 2 * spelling + 2)}
     unseen = list(map(str, range(150, 200)))
     mean, deviation = surrogate.rank(unseen)
-    truth = torch.tensor([f(features[:, int(name)]) for name in unseen], dtype=torch.float64)
+    truth = torch.tensor([f(features[..., int(name), :]) for name in unseen], dtype=torch.float64)
     assert torch.corrcoef(torch.stack([mean, truth]))[0, 1] > 0.7
     assert (mean - truth).abs().mean() < 0.04
     known_mean, known_deviation = surrogate.rank(["3", "4"])
@@ -132,6 +133,50 @@ def test_of_many_points_the_best_and_others_are_kept(monkeypatch):
     assert torch.equal(kept, screen.Surrogate.subset(y))
 
 
+def test_a_process_is_judged_by_the_scores_that_it_is_not_told():
+    """The closed form against fits without one point each, by hand. Catches: errors of the points
+    that a process knows, weights that do not add up to 1."""
+    torch.manual_seed(1)
+    x, y = torch.randn(2, 12, 3).double(), torch.randn(12).double()
+    (z, _, _), errors = screen.standardised(y), {}
+    distances = screen.squared_distances(*[screen.standardised(x)[0]] * 2)
+    for kinds, length, noise in itertools.product([(0, 1), (1, 2), (0, 2)], screen.LENGTHS,
+                                                  screen.NOISES):
+        k, total = screen.kernel(distances, kinds, length), 0.0
+        for i in range(12):
+            told = [j for j in range(12) if j != i]
+            inner = screen.with_noise(k[told][:, told], noise)
+            total += (z[i] - k[i, told] @ torch.linalg.solve(inner, z[told])).square().item()
+        errors[kinds, length, noise] = total / 12
+    weights = screen.judge(x, y)
+    best = sorted(errors, key=errors.get)[:len(weights)]
+    assert list(weights) == best and sum(weights.values()) == pytest.approx(1)
+    for one, weight in weights.items():
+        expected = math.exp(6 * (errors[best[0]] - errors[one]))
+        assert weight / weights[best[0]] == pytest.approx(expected)
+
+
+def test_an_invalid_candidate_counts_as_the_worst_valid_one():
+    told = []
+
+    class Told(Lengths):
+        def fit(self, candidates, scores):
+            told.extend(zip(candidates, scores))
+
+    class Own(Letters):
+        def surrogate(self):
+            return Told()
+
+    def draw(policy, task, asks, archive, key, turn=0):
+        return [Row(ask.origin, [], [1], "new") for ask in asks]
+    archive = Archive(Evaluation(i, 1, i, "on-policy", [], str(i), 0.1 + i, True, [1])
+                      for i in range(screen.ENOUGH))
+    archive.add([Evaluation(99, 1, 99, "on-policy", [], "bad", 0.0, False, [1])])
+    method = screen.Screen()(migrate.Method(None, None, True, draw=draw))
+    method.draw(None, Own(), [Ask([1], 2, "on-policy", [])], archive, (0, 1))
+    assert told[-1] == ("bad", 0.1)
+
+
 def test_equal_scores_are_no_trouble():
     surrogate, _ = fitted(lambda x: 0.5, 30)
     mean, deviation = surrogate.rank(["40", "41"])
@@ -145,18 +190,25 @@ def test_hidden_means_are_those_of_the_frozen_model_without_padding(kind):
     texts = [[5, 6, 7], [8], [9, 10, 11, 12]]
     with policy.model.disable_adapter():
         found = hidden_means(policy.model, texts)
-        states = [policy.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
-                  for ids in texts]
+        behind = hidden_means(policy.model, texts, [3, 4])
+        states, states_behind = (
+            [policy.model(torch.tensor([before + ids]), output_hidden_states=True).hidden_states
+             for ids in texts] for before in ([], [3, 4]))
     n = policy.model.config.num_hidden_layers
     depths = sorted({max(1, round(depth * n)) for depth in (1 / 6, 1 / 3, 1 / 2)})
     assert len(found) == len(depths)
-    for at, means in zip(depths, found):
+    for at, means, means_behind in zip(depths, found, behind):
         for mean, hidden in zip(means, states):
             assert torch.allclose(mean, hidden[at][0].mean(0), atol=1e-4)
-    features = screen.hidden_states(policy, Letters())
+        for mean, hidden in zip(means_behind, states_behind):
+            assert torch.allclose(mean, hidden[at][0, 2:].mean(0), atol=1e-4)
+    features = screen.hidden_states(policy, Letters())(["sea", "lava"])
+    end = chat.encode(fresh, Letters().prompt())[-screen.PREFIX:]
     with fresh.model.disable_adapter():
-        ids = [fresh.tokenizer(w, add_special_tokens=False)["input_ids"] for w in ("sea", "lava")]
-        assert torch.equal(features(["sea", "lava"]), hidden_means(fresh.model, ids))
+        for space, prefix, part in (("", [], 0), (" ", end, 1)):
+            ids = [fresh.tokenizer(space + word, add_special_tokens=False)["input_ids"]
+                   for word in ("sea", "lava")]
+            assert torch.equal(features[part], hidden_means(fresh.model, ids, prefix))
     prompt = [(texts[0], 2)]
     assert migrate.sample(policy, prompt, 0) == migrate.sample(fresh, prompt, 0)
 
