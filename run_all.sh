@@ -117,7 +117,8 @@ word_baselines() {
   done
 }
 
-# A real language model: 1,000 proposals each.
+# A real language model: 1,000 proposals each; with screening, which is for a dear f, 500
+# evaluations.
 real() {
   local n seed method target targets flags="--model smollm2 --dtype bf16 --preset small-lm"
   targets="$(words published | first 10) $(words held-out | first 20)"
@@ -131,6 +132,12 @@ real() {
     for target in $targets; do
       search real/words-0-0-10 wordsearch "$target" migrate "$seed" $flags --proposals "$n" \
              --n-on-policy 0 --n-greedy 0 --n-neighbors 10
+    done
+    for target in $(words held-out | first 20); do
+      for method in ns+screen+novelty migrate+screen+novelty ns; do
+        search real/words-500 wordsearch "$target" "$method" "$seed" $flags \
+               --budget "$(size 500 20)"
+      done
     done
   done
 }

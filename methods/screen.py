@@ -12,6 +12,8 @@ an object with the two methods of `Surrogate`.
 """
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from runlog.slow import engine, torch
 
 ENOUGH = 10             # valid evaluations, before which nothing is screened
 MOST = 2000             # points of a fit: the best half of them, and as many others at random
+LATER = 50              # of more points than that, the latest are told late: a fiftieth at most
 BLOCK = 64              # candidates whose hidden states are computed together
 JUDGED_ON = 256         # points that kernels are judged on, at most
 AT_MOST = 4             # kernels of a fit
@@ -73,12 +76,14 @@ class Screen:
             make = getattr(task, "surrogate", None)
             self.surrogate = make() if make else Surrogate(hidden_states(policy, task))
             self.archive, self.fitted = archive, 0
-        if self.fitted != len(archive):
-            worst = archive.ranked[-1].worth            # what an invalid candidate counts as
-            known = list(archive.values())
+        n = len(archive)
+        n -= n % (n // LATER) if n > MOST else 0
+        if self.fitted != n:
+            known = list(itertools.islice(archive.values(), n))
+            worst = min(e.worth for e in known if e.valid)      # what an invalid one counts as
             self.surrogate.fit([e.candidate for e in known],
                                [e.worth if e.valid else worst for e in known])
-            self.fitted = len(archive)
+            self.fitted = n
         if not candidates:
             return []
         mean, deviation = self.surrogate.rank(candidates)
@@ -133,19 +138,18 @@ class Surrogate:
         kept = self.subset(y)
         self.x, self.center, self.scale = standardised(x[:, kept].double())
         y, self.mean, self.deviation = standardised(y[kept])
-        self.fitted = {}
-        distances = squared_distances(self.x, self.x)
+        self.fitted, apart = {}, functools.cache(functools.partial(distances, self.x, self.x))
         for (kinds, length, noise), weight in self.judged[n].items():
-            root = torch.linalg.cholesky(with_noise(kernel(distances, kinds, length), noise))
+            root = torch.linalg.cholesky(with_noise(kernel(apart(kinds), length), noise))
             self.fitted[kinds, length, noise] = weight, root, torch.cholesky_solve(y[:, None], root)
 
     def rank(self, candidates: list[str]):
         """The expected score of each candidate and its standard deviation, (n,) each."""
         x = (self.features(candidates).flatten(0, 1).double() - self.center) / self.scale
-        distances = squared_distances(x, self.x)                                # (kinds, n, points)
         mean = variance = 0
+        apart = functools.cache(functools.partial(distances, x, self.x))
         for (kinds, length, noise), (weight, root, solved) in self.fitted.items():
-            k = kernel(distances, kinds, length)                                # (n, points)
+            k = kernel(apart(kinds), length)                                    # (n, points)
             explained = torch.linalg.solve_triangular(root, k.T, upper=False)   # (points, n)
             mean = mean + weight * (k @ solved)[:, 0]
             variance = variance + weight * (1 + noise - explained.square().sum(0)).clamp(min=0)
@@ -180,13 +184,13 @@ def judge(x, y) -> dict:
 
     A process has the kinds of one spelling, or all of them. The score that it expects of a point
     without knowing it is y - (K^-1 y) / diag(K^-1)."""
-    half, y = len(x) // 2, standardised(y)[0]
-    distances = squared_distances(*[standardised(x)[0]] * 2)
+    half, x, y = len(x) // 2, standardised(x)[0], standardised(y)[0]
     errors = {}
     for kinds in dict.fromkeys([(0, half), (half, len(x)), (0, len(x))]):
+        apart = distances(x, x, kinds)
         for length in LENGTHS:
             for noise in NOISES:
-                inverse = torch.linalg.inv(with_noise(kernel(distances, kinds, length), noise))
+                inverse = torch.linalg.inv(with_noise(kernel(apart, length), noise))
                 left_out = (inverse @ y) / inverse.diagonal()                   # (n,): y - expected
                 errors[kinds, length, noise] = left_out.square().mean().item()
     best = sorted(errors, key=errors.get)[:AT_MOST]
@@ -202,15 +206,16 @@ def standardised(x):
     return (x - mean) / deviation, mean, deviation
 
 
-def squared_distances(x, y):
-    """|x - y|^2 / 2d: (kinds, n, d), (kinds, m, d) -> (kinds, n, m)"""
-    distances = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist")
-    return distances.square() / (2 * x.shape[-1])
+def distances(x, y, kinds: tuple[int, int]):
+    """|x - y|^2 / 2d of each kind, first <= i < end: (kinds, n, d), (kinds, m, d) -> (.., n, m)"""
+    x, y = x[slice(*kinds)], y[slice(*kinds)]
+    apart = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist")
+    return apart.square() / (2 * x.shape[-1])
 
 
-def kernel(distances, kinds: tuple[int, int], length: float):
-    """(kinds, n, m) -> (n, m): the mean over kinds first <= i < end."""
-    return torch.exp(-distances[slice(*kinds)] / length ** 2).mean(0)
+def kernel(apart, length: float):
+    """Distances (kinds, n, m) -> (n, m)."""
+    return torch.exp(-apart / length ** 2).mean(0)
 
 
 def with_noise(k, noise: float):

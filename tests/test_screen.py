@@ -138,11 +138,10 @@ def test_a_process_is_judged_by_the_scores_that_it_is_not_told():
     that a process knows, weights that do not add up to 1."""
     torch.manual_seed(1)
     x, y = torch.randn(2, 12, 3).double(), torch.randn(12).double()
-    (z, _, _), errors = screen.standardised(y), {}
-    distances = screen.squared_distances(*[screen.standardised(x)[0]] * 2)
+    at, z, errors = screen.standardised(x)[0], screen.standardised(y)[0], {}
     for kinds, length, noise in itertools.product([(0, 1), (1, 2), (0, 2)], screen.LENGTHS,
                                                   screen.NOISES):
-        k, total = screen.kernel(distances, kinds, length), 0.0
+        k, total = screen.kernel(screen.distances(at, at, kinds), length), 0.0
         for i in range(12):
             told = [j for j in range(12) if j != i]
             inner = screen.with_noise(k[told][:, told], noise)
@@ -175,6 +174,16 @@ def test_an_invalid_candidate_counts_as_the_worst_valid_one():
     method = screen.Screen()(migrate.Method(None, None, True, draw=draw))
     method.draw(None, Own(), [Ask([1], 2, "on-policy", [])], archive, (0, 1))
     assert told[-1] == ("bad", 0.1)
+
+
+def test_of_many_evaluations_the_latest_are_told_late(monkeypatch):
+    """Catches: a fit in every step of a long search, one that depends on earlier fits."""
+    monkeypatch.setattr(screen, "MOST", 100)
+    modifier, Lengths.fits = screen.Screen(), []
+    modifier(migrate.Method(None, None, True))
+    for n in (100, 101, 102, 201, 202, 203, 204, 207):
+        modifier.promise(None, WithSurrogate(), ["a"], archive_of(n), (0, 1))
+    assert Lengths.fits == [100, 100, 102, 200, 200, 200, 204, 204]
 
 
 def test_equal_scores_are_no_trouble():
