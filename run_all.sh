@@ -120,7 +120,7 @@ word_baselines() {
 # A real language model: 1,000 proposals each; with screening, which is for a dear f, 500
 # evaluations.
 real() {
-  local n seed method target targets flags="--model smollm2 --dtype bf16 --preset small-lm"
+  local n seed method target targets flags="--model smollm2 --preset small-lm"
   targets="$(words published | first 10) $(words held-out | first 20)"
   n=$(size 1000 20)
   for seed in $SEEDS; do
