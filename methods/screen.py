@@ -8,11 +8,10 @@ and are scored; the others are dropped, and may be drawn again. They do not coun
 
 The surrogate needs nothing from the task: Gaussian processes on the hidden states that the frozen
 policy, without LoRA, has for a candidate. A task may bring another one: `Task.surrogate()` returns
-an object with the two methods of `Surrogate`.
+an object with the methods `fit` and `rank` of `Surrogate`.
 """
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import random
@@ -25,11 +24,11 @@ from runlog.slow import engine, torch
 
 ENOUGH = 10             # valid evaluations, before which nothing is screened
 MOST = 2000             # points of a fit: the best half of them, and as many others at random
-LATER = 50              # of more points than that, the latest are told late: a fiftieth at most
+LATER = 50              # of more evaluations than that, the latest fiftieth is not fitted to yet
 BLOCK = 64              # candidates whose hidden states are computed together
-JUDGED_ON = 256         # points that kernels are judged on, at most
-AT_MOST = 4             # kernels of a fit
-LENGTHS, NOISES = (0.6, 1.2, 2.4, 4.8), (0.01, 0.1, 1.0)    # of the kernels to choose from
+JUDGED_ON = 256         # points that processes are judged on, at most
+AT_MOST = 4             # processes of a fit
+LENGTHS, NOISES = (0.6, 1.2, 2.4, 4.8), (0.01, 0.1, 1.0)    # of the processes to choose from
 PREFIX = 4              # tokens of the task prompt that stand before a candidate
 
 
@@ -80,9 +79,8 @@ class Screen:
         n -= n % (n // LATER) if n > MOST else 0
         if self.fitted != n:
             known = list(itertools.islice(archive.values(), n))
-            worst = min(e.worth for e in known if e.valid)      # what an invalid one counts as
             self.surrogate.fit([e.candidate for e in known],
-                               [e.worth if e.valid else worst for e in known])
+                               [e.worth if e.valid else None for e in known])
             self.fitted = n
         if not candidates:
             return []
@@ -117,43 +115,46 @@ class Surrogate:
 
         k(x, y) = mean over kinds of exp(-|x_kind - y_kind|^2 / (2 d length^2)) + noise [x is y]
 
-    x_kind: the features of one kind at one depth, standardised. The processes differ in their
-    kinds, length and noise. The mean squared error of the scores that are left out one at a time,
-    in deviations, weighs them: exp(-n error / 2). They are judged anew whenever the number of
-    points has doubled, up to JUDGED_ON. All of it depends on the points and their order alone: a
-    resumed search ranks as an uninterrupted one does.
+    A kind is a spelling (alone, or in a text) at a depth; x_kind: those features, standardised. The
+    processes differ in their kinds, length and noise. Each has the weight exp(-n error / 2). Its
+    error is the mean square of what it gets wrong, in deviations, where each of n scores in turn is
+    left out. They are judged anew whenever the number of points has doubled, up to JUDGED_ON. All
+    of it depends on the points and their order alone: a resumed search ranks as an uninterrupted
+    one does.
     """
 
     def __init__(self, features: Callable):
         self.features, self.blocks = features, {}
         self.judged: dict[int, dict] = {}       # number of points: {(kinds, length, noise): weight}
 
-    def fit(self, candidates: list[str], scores: list[float]) -> None:
-        """candidates: in the order in which they came."""
-        x = self.known(candidates)                                              # (kinds, n, d)
-        y = torch.tensor(scores, dtype=torch.float64)
-        n = 2 ** int(math.log2(min(len(y), JUDGED_ON)))
-        if n not in self.judged:
-            self.judged[n] = judge(x[:, :n].double(), y[:n])
+    def fit(self, candidates: list[str], scores: list[float | None]) -> None:
+        """candidates: in the order in which they came. scores: None for an invalid candidate."""
+        n = 2 ** int(math.log2(min(len(scores), JUDGED_ON)))
+        if n not in self.judged:        # by the first n alone, however many are known by now
+            self.judged[n] = judge(self.known(candidates[:n]).double(), with_worst(scores[:n]))
+        x, y = self.known(candidates), with_worst(scores)                   # (kinds, n, d), (n,)
         kept = self.subset(y)
         self.x, self.center, self.scale = standardised(x[:, kept].double())
         y, self.mean, self.deviation = standardised(y[kept])
-        self.fitted, apart = {}, functools.cache(functools.partial(distances, self.x, self.x))
+        self.fitted, apart = {}, self.distances_to(self.x, self.judged[n])
         for (kinds, length, noise), weight in self.judged[n].items():
-            root = torch.linalg.cholesky(with_noise(kernel(apart(kinds), length), noise))
+            root = torch.linalg.cholesky(with_noise(kernel(apart[kinds], length), noise))
             self.fitted[kinds, length, noise] = weight, root, torch.cholesky_solve(y[:, None], root)
 
     def rank(self, candidates: list[str]):
         """The expected score of each candidate and its standard deviation, (n,) each."""
         x = (self.features(candidates).flatten(0, 1).double() - self.center) / self.scale
-        mean = variance = 0
-        apart = functools.cache(functools.partial(distances, x, self.x))
+        mean, variance, apart = 0, 0, self.distances_to(x, self.fitted)
         for (kinds, length, noise), (weight, root, solved) in self.fitted.items():
-            k = kernel(apart(kinds), length)                                    # (n, points)
+            k = kernel(apart[kinds], length)                                    # (n, points)
             explained = torch.linalg.solve_triangular(root, k.T, upper=False)   # (points, n)
             mean = mean + weight * (k @ solved)[:, 0]
             variance = variance + weight * (1 + noise - explained.square().sum(0)).clamp(min=0)
         return self.mean + self.deviation * mean, self.deviation * variance.sqrt()
+
+    def distances_to(self, x, processes) -> dict:
+        """{kinds: distances from x to the points of the fit}. Several processes share them."""
+        return {kinds: distances(x, self.x, kinds) for kinds in {one[0] for one in processes}}
 
     def known(self, candidates: list[str]):
         """The features of all candidates, (kinds, n, d), in blocks: a full block is computed once.
@@ -179,11 +180,18 @@ class Surrogate:
         return torch.cat([order[:MOST // 2], order[MOST // 2:][others[:MOST // 2]]]).sort().values
 
 
+def with_worst(scores: list[float | None]):
+    """The scores, (n,). An invalid candidate counts as the worst valid one among them."""
+    worst = min((score for score in scores if score is not None), default=0.0)
+    return torch.tensor([worst if score is None else score for score in scores],
+                        dtype=torch.float64)
+
+
 def judge(x, y) -> dict:
     """{(kinds, length, noise): weight} of the best processes. x: (kinds, n, d), y: (n,).
 
-    A process has the kinds of one spelling, or all of them. The score that it expects of a point
-    without knowing it is y - (K^-1 y) / diag(K^-1)."""
+    A process has the kinds of one spelling, or all of them. Of a point that is left out it expects
+    y - (K^-1 y) / diag(K^-1)."""
     half, x, y = len(x) // 2, standardised(x)[0], standardised(y)[0]
     errors = {}
     for kinds in dict.fromkeys([(0, half), (half, len(x)), (0, len(x))]):

@@ -155,7 +155,23 @@ def test_a_process_is_judged_by_the_scores_that_it_is_not_told():
         assert weight / weights[best[0]] == pytest.approx(expected)
 
 
+def test_what_is_expected_is_the_weighted_mean_of_the_processes():
+    surrogate, _ = fitted(lambda x: x[0, 0, 0].item(), 40)
+    alone = []
+    for process in ((0, 2), 1.2, 0.1), ((2, 4), 0.6, 0.01):
+        surrogate.judged = {32: {process: 1.0}}
+        surrogate.fit(list(map(str, range(40))), [i % 7 for i in range(40)])
+        alone.append(surrogate.rank(["45", "46"]))
+    surrogate.judged = {32: {((0, 2), 1.2, 0.1): 0.25, ((2, 4), 0.6, 0.01): 0.75}}
+    surrogate.fit(list(map(str, range(40))), [i % 7 for i in range(40)])
+    mean, deviation = surrogate.rank(["45", "46"])
+    (mean_a, a), (mean_b, b) = alone
+    assert torch.allclose(mean, 0.25 * mean_a + 0.75 * mean_b)
+    assert torch.allclose(deviation ** 2, 0.25 * a ** 2 + 0.75 * b ** 2)
+
+
 def test_an_invalid_candidate_counts_as_the_worst_valid_one():
+    """Catches: an invalid candidate that the surrogate never hears of, or hears its score of 0."""
     told = []
 
     class Told(Lengths):
@@ -173,7 +189,34 @@ def test_an_invalid_candidate_counts_as_the_worst_valid_one():
     archive.add([Evaluation(99, 1, 99, "on-policy", [], "bad", 0.0, False, [1])])
     method = screen.Screen()(migrate.Method(None, None, True, draw=draw))
     method.draw(None, Own(), [Ask([1], 2, "on-policy", [])], archive, (0, 1))
-    assert told[-1] == ("bad", 0.1)
+    assert told[-2:] == [("9", 9.1), ("bad", None)]
+    assert screen.with_worst([None, 0.5, -0.2, None]).tolist() == [-0.2, 0.5, -0.2, -0.2]
+    assert screen.with_worst([None, None]).tolist() == [0, 0]
+
+
+def test_a_surrogate_does_not_depend_on_when_it_was_fitted():
+    """In one go, as after a resume, or on the way. Catches: processes that were judged by what came
+    after them, features of a block that was not full yet."""
+    class Untidy:
+        """Features whose last bits depend on how many are computed together."""
+        def __init__(self):
+            self.all = torch.randn(2, 2, 150, 3, generator=torch.Generator().manual_seed(0))
+
+        def __call__(self, candidates):
+            of_these = self.all[..., list(map(int, candidates)), :]
+            return of_these * (1 + 1e-4 * len(candidates))
+    names, rng = list(map(str, range(120))), random.Random(0)
+    # the worst scores come late, and one in three of the early ones is invalid
+    scores = [None if i < 60 and i % 3 == 0 else rng.random() - i / 50 for i in range(120)]
+    on_the_way, in_one_go = screen.Surrogate(Untidy()), screen.Surrogate(Untidy())
+    for n in (12, 14, 20, 30, 40, 70, 110):
+        on_the_way.fit(names[:n], scores[:n])
+        fresh = screen.Surrogate(Untidy())
+        fresh.fit(names[:n], scores[:n])
+        for a, b in zip(on_the_way.rank(["130", "140"]), fresh.rank(["130", "140"])):
+            assert torch.equal(a, b), n
+    in_one_go.fit(names, scores)
+    assert in_one_go.judged[64] == on_the_way.judged[64]
 
 
 def test_of_many_evaluations_the_latest_are_told_late(monkeypatch):
