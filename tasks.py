@@ -250,10 +250,11 @@ class Molecule(Task):
 
     def __post_init__(self):
         try:
-            from domains import objectives  # only here: RDKit takes a second to import
+            from domains import graph_operators, objectives  # here: RDKit takes a second to import
         except ImportError as error:
             raise UserError("molecules need RDKit: pip install -r requirements.txt") from error
         self.canonical, self.objective_scores = objectives.canonical, objectives.scores
+        self.neighbors = graph_operators.children
         self.words, self.rewards = molecule_prompts.goal(self.target, objectives.OBJECTIVES)
         self.has_processes = self.target in docking.PROTEINS
         self.meet(bundled=True, size=0)

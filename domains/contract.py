@@ -54,6 +54,12 @@ def is_list_of_text(value) -> bool:
     return isinstance(value, list | tuple) and all(map(is_text, value))
 
 
+def is_children(value) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and is_text(pair[0])
+        and is_list_of_text(pair[1]) for pair in value)
+
+
 def is_series(value) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | dict)
 
@@ -66,6 +72,7 @@ RETURNS = {     # method: (whether a value is what it should return, what that i
     "parse": (is_list_of_text, "a list of strings, the candidates of the completion ([]: none)"),
     "render": (is_text, "a string"),
     "warm_start": (is_list_of_text, "a list of strings"),
+    "neighbors": (is_children, "a list of pairs (candidate, list of its parents)"),
     "score": (is_series, PAIRS)}
 
 

@@ -19,17 +19,17 @@ from rdkit import Chem
 
 import migrate
 import tasks
+from domains.graph_operators import breed
 from examples import baseline
-from examples.graph_operators import cross, mutate
 from runlog.errors import exit_code
 from tiny.quality import sample_candidates
 
 ROOT = Path(__file__).resolve().parent.parent
-POPULATION, CHILDREN, MUTATION_RATE = 120, 70, 0.067
+POPULATION, CHILDREN = 120, 70
 TRIES = 1000        # children that a generation tries to make before it is content with fewer
 
 
-def breed(scores: dict[str, float], rng: random.Random) -> list[str]:
+def next_generation(scores: dict[str, float], rng: random.Random) -> list[str]:
     """Up to CHILDREN new candidates from the best POPULATION of {candidate: score}."""
     population = sorted(scores, key=scores.get, reverse=True)[:POPULATION]
     weights = [scores[c] + 1e-10 for c in population]
@@ -37,9 +37,7 @@ def breed(scores: dict[str, float], rng: random.Random) -> list[str]:
     children = {}
     for _ in range(TRIES):
         mother, father = rng.choices(population, weights, k=2)
-        child = cross(molecules[mother], molecules[father], rng)
-        if child is not None and rng.random() < MUTATION_RATE:
-            child = mutate(child, rng)
+        child = breed(molecules[mother], molecules[father], rng)
         if child is None:
             continue
         smiles = Chem.MolToSmiles(child)
@@ -69,7 +67,7 @@ def proposer(task: tasks.Molecule, seed: int, start) -> baseline.Propose:
     rng = random.Random(f"{task.target} {seed}")
 
     def propose(scores: dict[str, float]) -> list[str]:
-        children = breed(scores, rng) if scores else start()
+        children = next_generation(scores, rng) if scores else start()
         return [smiles for smiles in map(task.canonical, children) if smiles]
 
     return propose

@@ -33,6 +33,7 @@ import tasks
 from domains.workers import cores
 from hub.commands import command_parser
 from methods.novelty import Novelty
+from methods.operator import Operator
 from methods.screen import Screen
 from migrate import Config, Method
 from runlog import metrics, plugins, settings
@@ -360,7 +361,7 @@ def documented_settings() -> dict[tuple[str, str], str]:
 def test_every_setting_is_documented_with_its_default():
     """Catches: settings without a line in docs/settings.md, lines of settings that are gone, and
     defaults that have changed since."""
-    fields = {("", f.name): f for cls in (Config, RunOptions, Novelty, Screen)
+    fields = {("", f.name): f for cls in (Config, RunOptions, Novelty, Operator, Screen)
               for f in dataclasses.fields(cls)}
     of_all = [f for f in dataclasses.fields(Task) if f.name != "target"]
     # a task's field of the same name has the same flag

@@ -1,8 +1,10 @@
 """What is not in the paper: methods/."""
 from __future__ import annotations
 
+import json
 import math
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -10,18 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import migrate
+from domains import graph_operators, objectives
 from domains.answers import words_in
-from methods import ablations, discover, evo, novelty
+from domains.contract import Checked
+from methods import ablations, discover, evo, novelty, operator
 from migrate import METHODS, Archive, Ask, Row
-from runlog.errors import UserError
+from runlog.errors import TaskFailed, UserError
 from runlog.folder import Run
 from runlog.ledger import Evaluation, read_evaluations
 from runlog.settings import RunOptions, build_method, load_method
 from tests.support import (
+    HERE,
     Disordered,
     Letters,
     config_for,
     folder_of,
+    load,
     run_search,
     same_weights,
 )
@@ -507,3 +513,85 @@ def test_valid_mean_leaves_invalid_rows_out_of_loss_and_mean():
     nothing = [Row("on-policy", [], [5], "x") for _ in range(2)]
     worth, in_loss = method.advantages(nothing, torch.zeros(2))
     assert not worth.any() and not in_loss.any()
+
+
+# ----------------------------------------------------------------------------------------- operator
+
+class Bred(Disordered):
+    """Its operator thinks of other words, and calls the two best ones their parents."""
+    words = json.loads((HERE / "data" / "wordsearch_targets.json").read_text())["development"]
+
+    def neighbors(self, best, n, rng):
+        return [(word, best[:2]) for word in rng.sample(self.words, n)]
+
+
+def test_an_operator_makes_its_share_of_the_neighbours(monkeypatch):
+    """Catches: children that are known, that the policy could not write or that read otherwise;
+    too few rows; on-policy rows from the operator; parents that are the neighbour prompt's."""
+    class Given(Letters):
+        made = [("stone", ["a"]), ("old1", ["b"]), ("two words", ["b"]), ("letters", ["c", "d"])]
+
+        def neighbors(self, best, n, rng):
+            assert best == ["old2", "old1", "old0"] and n == 4
+            return self.made
+    asked = []
+
+    def draw(policy, task, asks, archive, key, turn=0):
+        asked.append([(ask.origin, ask.n) for ask in asks])
+        return [Row(ask.origin, ask.parents, [1], "drawn") for ask in asks for _ in range(ask.n)]
+    policy = load(folder_of("tiny"), max_new_tokens=4)
+    method = operator.Operator()(migrate.Method(None, None, True, draw=draw))
+    archive = Archive(Evaluation(i, 1, i, "on-policy", [], f"old{i}", i / 3, True, [1])
+                      for i in range(3))
+    asks = [Ask([1], 2, "on-policy", []), Ask([2], 7, "neighbor", ["old2"])]
+    rows = method.draw(policy, Given(), asks, archive, (0, 1))
+    assert asked == [[("on-policy", 2), ("neighbor", 5)]]
+    assert [(r.origin, r.candidate, r.parents) for r in rows[7:]] == [
+        ("neighbor", "stone", ["a"]), ("neighbor", "letters", ["c", "d"])]
+    assert policy.tokenizer.decode(rows[7].tokens, skip_special_tokens=True).strip() == "stone"
+    assert rows[7].tokens[-1] in policy.eos_ids and rows[7].prompt_ids == [2]
+    policy.generation.max_new_tokens = 1        # no room for the end of the turn
+    assert len(method.draw(policy, Given(), asks, archive, (0, 1))) == 9 and asked[-1][1][1] == 7
+    only = operator.Operator(operator_share=1.0)(migrate.Method(None, None, True, draw=draw))
+    monkeypatch.setattr(Given, "neighbors", lambda self, best, n, rng: [("stone", [])] * n)
+    assert len(only.draw(policy, Given(), asks[1:], archive, (0, 1))) == 7
+    with pytest.raises(UserError, match="leave .operator away"):
+        method.draw(policy, Letters(), asks, archive, (0, 1))
+    monkeypatch.setattr(Given, "neighbors", lambda self, best, n, rng: ["stone"])
+    with pytest.raises(TaskFailed, match="neighbors.. of letters must return a list of pairs"):
+        method.draw(policy, Checked(Given()), asks, archive, (0, 1))
+    with pytest.raises(UserError, match="from 0 to 1"):
+        operator.Operator(operator_share=1.1)
+
+
+def test_a_search_with_an_operator_trains_on_its_children_and_resumes(tmp_path):
+    given = dict(method="migrate+operator+novelty", steps=12, lr=1e-3)
+    whole = run_search(tmp_path / "whole", Bred(), **given)
+    bred = [e for e in whole[1] if len(e["parents"]) == 2]
+    assert len(bred) > 5 and all(e["origin"] == "neighbor" and e["tokens"] for e in bred)
+    task = Bred()
+    task.die_after = len(whole[1]) // 2
+    with pytest.raises(KeyboardInterrupt):
+        run_search(tmp_path / "killed", task, **given)
+    resumed = run_search(tmp_path / "killed", Bred(), **given, resume=True)
+    by_index = [sorted(found[1], key=lambda e: e["index"]) for found in (whole, resumed)]
+    assert by_index[0] == by_index[1]
+    assert same_weights(whole[3], resumed[3])
+
+
+def test_children_of_molecules_are_new_canonical_and_of_good_parents():
+    """Catches: a child that is spelled in another way than the candidates are, parents that are
+    drawn alike, draws that do not come from rng."""
+    best = [objectives.canonical(s) for s in (
+        "CC(=O)Nc1ccc(O)cc1", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "CN1CCC(CC1)c1ccccc1",
+        "COc1ccc(CCN)cc1", "O=C(O)c1ccccc1OC(C)=O")]
+    made = graph_operators.children(best, 60, random.Random(0))
+    assert made == graph_operators.children(best, 60, random.Random(0))
+    assert made != graph_operators.children(best, 60, random.Random(1))
+    children = [child for child, _ in made]
+    assert len(children) == len(set(children)) == 60 and not set(children) & set(best)
+    assert all(objectives.canonical(child) == child for child in children)
+    used = Counter(parent for _, parents in made for parent in parents)
+    assert set(used) <= set(best) and used[best[0]] > 1.5 * used[best[-1]]
+    assert graph_operators.children(best[:1], 5, random.Random(0)) == []
+    assert graph_operators.children([], 5, random.Random(0)) == []

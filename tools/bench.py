@@ -465,7 +465,7 @@ def wordsearch(model: str) -> None:
     the 1,000 guesses."""
     given = {"seed": 1, "target": "skillet", "preset": "tiny"}
     if model == "smollm2":
-        given |= {"preset": "small-lm", "model": model}
+        given |= {"preset": "small-lm", "model": model, "method": "migrate+novelty"}
         torch.set_num_threads(os.cpu_count())
     task, given = settings.make_task("wordsearch", given, tasks.load_task_class)
     config = migrate.resolve(given, task)

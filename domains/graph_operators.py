@@ -1,7 +1,8 @@
 """Crossover and mutation of molecules, as Graph GA has them (Jensen 2019): on graphs, by reactions.
 
 All draws come from the `rng` that is given (random.Random). A function that makes a molecule
-returns it sanitised, or None if it came to nothing.
+returns it sanitised, or None if it came to nothing. Graph GA, the baseline, breeds with them
+(examples/graph_ga.py), and so does the modifier `operator` (methods/operator.py).
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from rdkit.Chem import rdChemReactions
 
 from domains import objectives
 
+MUTATION_RATE = 0.067       # share of the children that are mutated, as in the PMO benchmark
 TRIES = 10          # draws of one operator before it is given up
 FORBIDDEN = ("[R]=[R]=[R]", "[r3,r4]=[r3,r4]", "[1*]")
 LARGEST_RING = 6
@@ -25,6 +27,32 @@ ORDERS = {"-": 0.60, "=": 0.35, "#": 0.05}
 
 def pick(rng: random.Random, weights: dict):
     return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def children(best: list[str], n: int, rng) -> list[tuple[str, list[str]]]:
+    """Up to n new molecules with their two parents: SMILES, as objectives.canonical spells them.
+
+    best: SMILES, the best first. A parent of rank i, from 0, is drawn with the weight 1 / (1 + i).
+    """
+    molecules = {smiles: Chem.MolFromSmiles(smiles) for smiles in best}
+    weights, made = [1 / (1 + i) for i in range(len(best))], {}
+    for _ in range(TRIES * n if len(best) > 1 else 0):
+        parents = rng.choices(best, weights, k=2)
+        child = breed(*map(molecules.get, parents), rng)
+        smiles = child and objectives.canonical(Chem.MolToSmiles(child))
+        if smiles and smiles not in molecules:
+            made.setdefault(smiles, parents)
+        if len(made) == n:
+            break
+    return list(made.items())
+
+
+def breed(mother, father, rng):
+    """A child of two molecules, and MUTATION_RATE of the children mutated."""
+    child = cross(mother, father, rng)
+    if child is not None and rng.random() < MUTATION_RATE:
+        child = mutate(child, rng)
+    return child
 
 
 # ------------------------------------------------------------------- mutations, as reaction SMARTS
