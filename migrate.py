@@ -224,6 +224,21 @@ class Ask(NamedTuple):
     parents: list[str]          # what the prompt shows
 
 
+def what_to_ask(config: Config, task: Task, policy: Policy, prompt_ids: list[int],
+                parents: list[str]) -> list[Ask]:
+    """n_on_policy candidates under the task prompt, n_neighbors under the neighbour prompt. While
+    there is no parent, all of them are on-policy."""
+    parents = parents if config.n_neighbors else []
+    while parents and not engine.chat.fits(policy, task.variation_prompt(parents)):
+        parents = parents[1:]           # the context is full: the worst parent is left out
+    if not parents:
+        return [Ask(prompt_ids, config.n_on_policy + config.n_neighbors, ON_POLICY, [])]
+    neighbor_ids = engine.chat.encode(policy, task.variation_prompt(parents))
+    asks = [Ask(prompt_ids, config.n_on_policy, ON_POLICY, []),
+            Ask(neighbor_ids, config.n_neighbors, NEIGHBOR, parents)]
+    return [ask for ask in asks if ask.n]
+
+
 @dataclass
 class Row:
     """One row of a group: a completion, the candidate in it, and what f said of it."""
@@ -425,6 +440,7 @@ class Method:
     parents: Callable           # (archive, step, top_k, rng) -> parents, worst to best
     trains: bool                # whether GRPO updates the policy
     advantages: Callable = group_advantages     # (rows, scores) -> worth (G,), in the loss (G,)
+    asks: Callable = what_to_ask    # (config, task, policy, prompt_ids, parents) -> asks
     draw: Callable = draw       # (policy, task, asks, archive, key, turn=0) -> rows
     update: Callable = update   # GRPO on one group
     restart: Callable | None = None     # (archive, start, top_k) -> whether to begin afresh
@@ -465,9 +481,8 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     first_weights = {name: p.detach().clone() for name, p in policy.lora.items()}
     state = State(**run.load_checkpoint(optimizer, policy.lora))
     archive = Archive(run.resume_from(state.step))
-    fits = functools.partial(engine.chat.fits, policy)
-    bundled = settings.bundled_policy(config.model, task)
-    task = ready(task, fits, archive, bundled, policy.n_parameters, run.say)
+    task = ready(task, functools.partial(engine.chat.fits, policy), archive,
+                 settings.bundled_policy(config.model, task), policy.n_parameters, run.say)
     prompt_ids = engine.chat.encode(policy, task.prompt())
     if policy.slow_because:
         run.say(f"the plain path, which is slower ({policy.slow_because})")
@@ -484,7 +499,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         recent = archive.since(state.start)
         # 1. sample: on-policy, and neighbours of a parent
         parents = method.parents(recent, step, config.top_k, rng)                       # FORK
-        asks = what_to_ask(config, task, policy, prompt_ids, [e.candidate for e in parents])
+        asks = method.asks(config, task, policy, prompt_ids, [e.candidate for e in parents])  # FORK
         rows = method.draw(policy, task, asks, archive, (config.seed, step))            # FORK
         for number, row in enumerate(rows, state.proposals + 1):
             row.proposal = number
@@ -548,21 +563,6 @@ def note_solution(state: State, task: Task, archive: Archive) -> None:
     best = archive.best(1)
     if state.solved_at is None and best and task.solved(Score(best[0].score, True, best[0].info)):
         state.solved_at = state.proposals
-
-
-def what_to_ask(config: Config, task: Task, policy: Policy, prompt_ids: list[int],
-                parents: list[str]) -> list[Ask]:
-    """n_on_policy candidates under the task prompt, n_neighbors under the neighbour prompt. While
-    there is no parent, all of them are on-policy."""
-    parents = parents if config.n_neighbors else []
-    while parents and not engine.chat.fits(policy, task.variation_prompt(parents)):
-        parents = parents[1:]           # the context is full: the worst parent is left out
-    if not parents:
-        return [Ask(prompt_ids, config.n_on_policy + config.n_neighbors, ON_POLICY, [])]
-    neighbor_ids = engine.chat.encode(policy, task.variation_prompt(parents))
-    asks = [Ask(prompt_ids, config.n_on_policy, ON_POLICY, []),
-            Ask(neighbor_ids, config.n_neighbors, NEIGHBOR, parents)]
-    return [ask for ask in asks if ask.n]
 
 
 def train(config: Config, method: Method, policy: Policy, optimizer, group: list[Row], scores,

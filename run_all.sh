@@ -117,6 +117,12 @@ word_baselines() {
   done
 }
 
+# Training tasks with the fewest cells, of those that one operation of the bundled policy solves.
+easy_arc_tasks() {
+  printf '%s\n' d631b094 5582e5ca 3c9b0459 74dd1130 25ff71a9 c9e6f938 d511f180 c8f0f002 88a62173 \
+         a416b8f3
+}
+
 # A real language model: 1,000 proposals each; with screening, which is for a dear f, 500
 # evaluations.
 real() {
@@ -134,10 +140,13 @@ real() {
              --n-on-policy 0 --n-greedy 0 --n-neighbors 10
     done
     for target in $(words held-out | first 20); do
-      for method in ns+screen+novelty migrate+screen+novelty ns; do
+      for method in ns+screen+novelty migrate+screen+novelty ns grpo+novelty opro random; do
         search real/words-500 wordsearch "$target" "$method" "$seed" $flags \
                --budget "$(size 500 20)"
       done
+    done
+    for target in $(easy_arc_tasks | first 10); do
+      search real/arc arc "$target" migrate+novelty "$seed" $flags --proposals "$(size 100 10)"
     done
   done
 }

@@ -254,7 +254,7 @@ class Molecule(Task):
         except ImportError as error:
             raise UserError("molecules need RDKit: pip install -r requirements.txt") from error
         self.canonical, self.objective_scores = objectives.canonical, objectives.scores
-        self.neighbors = graph_operators.children
+        self.children = graph_operators.children
         self.words, self.rewards = molecule_prompts.goal(self.target, objectives.OBJECTIVES)
         self.has_processes = self.target in docking.PROTEINS
         self.meet(bundled=True, size=0)
@@ -281,10 +281,11 @@ class Molecule(Task):
         else:
             scores = self.objective_scores(self.target, candidates)
         for smiles, value, info in scores:
-            if value is None:
-                yield smiles, Score(0.0, valid=False, info=info)
-            else:
-                yield smiles, Score(min(max(value, 0.0), 1.0), info=info)
+            in_range = min(max(value or 0.0, 0.0), 1.0)
+            yield smiles, Score(in_range, valid=value is not None, info=info)
+
+    def neighbors(self, best: list[str], n: int, rng) -> list[tuple[str, list[str]]]:
+        return self.children(best, n, rng)
 
     def picture(self, candidate: str, info: dict) -> str | None:
         return pictures.molecule(candidate)

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from migrate import METHODS as PLAIN
 from migrate import Archive
-from runlog.ledger import Evaluation, found_since, rank_key
+from runlog.ledger import OPERATOR, Evaluation, found_since, rank_key
 from runlog.slow import torch
 
 C = 1.0     # weight of exploration in PUCT, as in their paper
@@ -124,7 +124,7 @@ class Tree:
         return chosen[0]
 
     def add_step(self, archive: Archive, t: int, found: list[Evaluation]) -> None:
-        children = [e for e in found if e.parents]
+        children = [e for e in found if e.parents and e.origin != OPERATOR]
         parent = None
         if children:
             parent = archive[children[0].parents[0]]

@@ -5,7 +5,7 @@
 A task may know how to vary its candidates without a language model: `Task.neighbors(best, n, rng)`
 makes up to n new ones from the best so far. For molecules it is the crossover and the mutation of a
 genetic algorithm (domains/graph_operators.py). What it makes is written as the policy would have
-written it, scored, and put into the group as neighbours. The policy answers for the rest of them.
+written it, scored, and put into the group. The policy answers for the rest of the neighbours.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from migrate import Archive, Ask, Method, Row, derive, parse_rows, render
 from runlog.errors import UserError
-from runlog.ledger import NEIGHBOR
+from runlog.ledger import NEIGHBOR, OPERATOR
 
 POOL = 100      # of the best candidates, which are shown to the operator
 
@@ -23,7 +23,7 @@ POOL = 100      # of the best candidates, which are shown to the operator
 @dataclass
 class Operator:
     """Method -> Method. The field is its setting, and becomes a flag."""
-    operator_share: float = 0.5     # of the neighbours, rounded up
+    operator_share: float = 0.5     # of the neighbours, rounded up, but not all of them
 
     def __post_init__(self):
         if not 0 <= self.operator_share <= 1:
@@ -31,38 +31,54 @@ class Operator:
 
     def __call__(self, method: Method) -> Method:
         self.method = method
-        return replace(method, draw=self.draw)
+        return replace(method, asks=self.asks, draw=self.draw)
 
-    def draw(self, policy, task, asks: list[Ask], archive: Archive, key: tuple,
-             turn: int = 0) -> list[Row]:
-        """The rows of the policy, and behind them those of the operator. Where it makes too few
-        that are new, the policy draws more."""
+    def asks(self, config, task, policy, prompt_ids: list[int], parents: list[str]) -> list[Ask]:
+        """The method's own, but a share of the neighbours is asked of the operator."""
         if not hasattr(task, "neighbors"):
             raise UserError(f"+operator needs a task with a method neighbors(best, n, rng), which "
                             f"{task.name} has not: leave +operator away")
-        rng = random.Random(derive(*key, "operator", turn))
-        best, others, made = [e.candidate for e in archive.best(POOL)], [], []
-        for ask in asks:
-            own = []
+        asks, each = [], task.candidates_per_completion
+        for ask in self.method.asks(config, task, policy, prompt_ids, parents):
+            completions, n = ask.n // each, 0
             if ask.origin == NEIGHBOR:
-                n = math.ceil(self.operator_share * ask.n)
-                own = [row for child, parents in task.neighbors(best, n, rng)[:n]
-                       if child not in archive
-                       for row in as_written(policy, task, child, ask._replace(parents=parents))]
-            made += own
-            others.append(ask._replace(n=ask.n - len(own)))
-        others = [ask for ask in others if ask.n]
-        drawn = self.method.draw(policy, task, others, archive, key, turn) if others else []
-        return drawn + made
+                n = min(math.ceil(self.operator_share * completions), completions - 1) * each
+            asks += [ask._replace(n=ask.n - n), Ask(prompt_ids, n, OPERATOR, [])]
+        return [ask for ask in asks if ask.n]
+
+    def draw(self, policy, task, asks: list[Ask], archive: Archive, key: tuple, *turn) -> list[Row]:
+        """The rows of the method, and behind them those of the operator: all different and new, and
+        perhaps fewer than were asked for."""
+        rows, others = [], [ask for ask in asks if ask.origin != OPERATOR]
+        if others:
+            rows = self.method.draw(policy, task, others, archive, key, *turn)
+        for ask in asks:
+            if ask.origin == OPERATOR:
+                rng = random.Random(derive(*key, OPERATOR, *turn))
+                rows = rows + made(policy, task, ask, archive, rng)
+        return rows
 
 
-def as_written(policy, task, candidate: str, ask: Ask) -> list[Row]:
-    """The row of a completion that holds the candidate; none if the policy cannot write that: its
+def made(policy, task, ask: Ask, archive: Archive, rng: random.Random) -> list[Row]:
+    """What the operator makes of the best that came since the search last began afresh."""
+    recent = archive.since(archive.later[0])
+    children = task.neighbors([e.candidate for e in recent.best(POOL)], ask.n, rng)
+    rows = {}
+    for child, parents in children:
+        if child not in archive and child not in rows:
+            known = [parent for parent in parents if parent in recent]
+            rows[child] = as_written(policy, task, child, ask._replace(parents=known))
+    return [row for row in rows.values() if row][:ask.n]
+
+
+def as_written(policy, task, candidate: str, ask: Ask) -> Row | None:
+    """The row of a completion that holds the candidate. None if the policy cannot write that: its
     tokens are too many, or say something else."""
     tokens = render(policy, task, candidate)
     rows = parse_rows(policy, task, tokens, ask)
-    fits = len(tokens) <= policy.generation.max_new_tokens
-    return [row for row in rows if fits and row.candidate == candidate]
+    if len(tokens) > policy.generation.max_new_tokens or rows[0].candidate != candidate:
+        return None
+    return rows[0]
 
 
 METHODS = {"operator": Operator}

@@ -45,14 +45,13 @@ class Screen:
         self.method, self.archive = method, None
         return replace(method, draw=self.draw)
 
-    def draw(self, policy, task, asks: list[Ask], archive: Archive, key: tuple,
-             turn: int = 0) -> list[Row]:
+    def draw(self, policy, task, asks: list[Ask], archive: Archive, key: tuple, *turn) -> list[Row]:
         """As many rows as were asked for: unseen candidates, the most promising first. Where there
         are too few, the earliest of the other rows."""
         if len(archive.ranked) < ENOUGH:
-            return self.method.draw(policy, task, asks, archive, key, turn)
+            return self.method.draw(policy, task, asks, archive, key, *turn)
         many = [ask._replace(n=ask.n * self.screen_draws) for ask in asks]
-        drawn = self.method.draw(policy, task, many, archive, key, turn)
+        drawn = self.method.draw(policy, task, many, archive, key, *turn)
         unseen: dict[str, Row] = {}
         for row in drawn:
             if row.candidate is not None and row.candidate not in archive:

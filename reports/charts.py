@@ -14,10 +14,9 @@ import os
 import re
 from pathlib import Path
 
-from reports.colours import COLOURS, METHODS, ORIGINS, OTHER, dark_pictures, light
+from reports.colours import COLOURS, IN_GROUPS, METHODS, ORIGINS, OTHER, dark_pictures, light
 from reports.metrics import SECONDS
 from runlog.folder import write_atomically
-from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY
 from runlog.slow import Later
 
 vl_convert = Later("vl_convert")
@@ -139,7 +138,7 @@ def group_chart() -> dict:
         "x": number("from", "steps", bin="binned", axis=whole_numbers()), "x2": {"field": "to"},
         "y": number("n", "candidates"), "order": number("order"),
         "color": {"field": "origin", "title": None,
-                  "scale": colours_of((NEIGHBOR, ON_POLICY, GREEDY)),
+                  "scale": colours_of(IN_GROUPS),
                   "legend": {"orient": "top", "labelExpr": name_of_origin("datum.value")}},
         "opacity": {"field": "kind", "type": "ordinal", "legend": None, "scale": {
             "domain": ["new", "repeats, invalid"], "range": [0.9, 0.32]}},

@@ -5,10 +5,11 @@ and so does the style sheet of a picture.
 """
 from __future__ import annotations
 
-from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START
+from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, OPERATOR, WARM_START
 
 ORIGINS = {WARM_START: "warm start", ON_POLICY: "on-policy", NEIGHBOR: "neighbours",
-           GREEDY: "greedy replays"}
+           OPERATOR: "operator", GREEDY: "greedy replays"}
+IN_GROUPS = (NEIGHBOR, OPERATOR, ON_POLICY, GREEDY)     # from the bottom of a bar to its top
 OTHER = "other"         # an origin that a fork of the search made up
 
 # Okabe and Ito's colours, which are told apart with any colour vision, for the origins.
@@ -16,7 +17,8 @@ COLOURS = {
     "ink": ("#1d2024", "#e9ebee"), "soft": ("#5d6570", "#a0a8b2"), "line": ("#d9dde2", "#363c44"),
     "paper": ("#ffffff", "#15181c"), "tile": ("#f6f7f9", "#1d2126"),
     WARM_START: ("#8b929b", "#838b95"), ON_POLICY: ("#0072b2", "#56b4e9"),
-    NEIGHBOR: ("#d55e00", "#f58a3c"), GREEDY: ("#009e73", "#2fc79a"), OTHER: ("#6f7782", "#a7afb9"),
+    NEIGHBOR: ("#d55e00", "#f58a3c"), GREEDY: ("#009e73", "#2fc79a"),
+    OPERATOR: ("#b8860b", "#f0e442"), OTHER: ("#6f7782", "#a7afb9"),
     "sampling": ("#8e5bb5", "#bd93e3"), "scoring": ("#b07d00", "#e3b341"),
     "training": ("#c0507f", "#f08bb4"),
 }

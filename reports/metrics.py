@@ -5,8 +5,8 @@ import math
 import statistics
 from collections.abc import Callable
 
-from reports.colours import ORIGINS
-from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY
+from reports.colours import IN_GROUPS, ORIGINS
+from runlog.ledger import GREEDY
 
 SECONDS = ("sampling", "scoring", "training")
 MOST = 100      # points of a line
@@ -82,7 +82,7 @@ def group_rows(steps: list[dict]) -> list[dict]:
     rows = []
     for start in range(0, len(steps), size):
         some = steps[start:start + size]
-        for place, origin in enumerate((NEIGHBOR, ON_POLICY, GREEDY)):
+        for place, origin in enumerate(IN_GROUPS):
             parts = [step[origin] for step in some if origin in step]
             n = sum(part["n"] for part in parts) / len(some)
             wasted = 0.0

@@ -20,7 +20,7 @@ from reports.charts import (
     search_chart,
     standalone,
 )
-from reports.colours import ORIGINS, OTHER
+from reports.colours import IN_GROUPS, ORIGINS, OTHER
 from reports.markup import (
     columns,
     document,
@@ -35,7 +35,7 @@ from reports.records import RunFiles, lowest_is_best, read, task_of, worth
 from reports.rows import hypothesis
 from runlog.errors import one_line
 from runlog.folder import write_atomically
-from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, Evaluation, best_first
+from runlog.ledger import Evaluation, best_first
 
 __all__ = ["GLOSSARY", "read", "run_page", "search_picture", "write", "write_safely"]
 
@@ -343,7 +343,7 @@ def training(present: set[str]) -> str:
     """What each step's group was made of, and the metrics of training. present: the names of the
     rows that there are."""
     key = "".join(f'<span style="--c:var(--{name})">{ORIGINS.get(name, name)}</span>'
-                  for name in (NEIGHBOR, ON_POLICY, GREEDY, *SECONDS))
+                  for name in (*IN_GROUPS, *SECONDS))
     parts = []
     panels = "".join(figure("metric", f"metric:{name}", caption=f"<b>{name}</b> {esc(meaning)}")
                      for name, (_, meaning) in GLOSSARY.items() if f"metric:{name}" in present)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from runlog.ledger import read_jsonl
+from runlog.ledger import OPERATOR, read_jsonl
 
 FEW = 4         # completions of a step that are kept
 UNUSABLE = 5    # steps in a row without a valid answer, after which there is a warning
@@ -22,7 +22,8 @@ def log_completions(run, policy, task, rows: list, prompt_ids: list[int], step: 
     some = some_of_each_origin(completions)
     lines = [as_line(of_one, policy, prompt_ids, step) for of_one in some]
     run.log_completions(step, lines)
-    run.unusable = 0 if any(row.valid for row in rows) else run.unusable + 1
+    usable = any(row.valid for row in rows if row.origin != OPERATOR)
+    run.unusable = 0 if usable else run.unusable + 1
     if run.unusable == UNUSABLE and step > UNUSABLE:
         example = f", such as {quote(lines[0]['completion'])}" if lines else ""
         run.say(f"warning: in the last {UNUSABLE} steps no answer was valid{example}. If there "
@@ -35,8 +36,9 @@ def log_completions(run, policy, task, rows: list, prompt_ids: list[int], step: 
 
 def by_completion(rows: list) -> list[list]:
     """The rows of each completion. One that carries several candidates has a row for each of them,
-    and these share one list of tokens. A row without tokens never was a completion."""
-    sampled = [row for row in rows if row.tokens]
+    and these share one list of tokens. A row without tokens never was a completion, and one of the
+    operator was not written by the policy."""
+    sampled = [row for row in rows if row.tokens and row.origin != OPERATOR]
     return [list(group) for _, group in itertools.groupby(sampled, lambda row: id(row.tokens))]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ON_POLICY, NEIGHBOR, GREEDY, WARM_START = "on-policy", "neighbor", "greedy", "warm-start"
+OPERATOR = "operator"       # made by the task, not by the policy (methods/operator.py)
 
 
 @dataclass
@@ -18,8 +19,8 @@ class Evaluation:
     index: int              # its place in the archive, from 0; results may arrive in another order
     step: int               # 0: warm start
     proposal: int           # how many candidates were drawn when this one appeared; 0: warm start
-    origin: str             # ON_POLICY, NEIGHBOR or WARM_START
-    parents: list[str]      # the candidates that the neighbour prompt showed
+    origin: str             # ON_POLICY, NEIGHBOR, OPERATOR or WARM_START
+    parents: list[str]      # what the neighbour prompt showed, or what the operator varied
     candidate: str
     score: float            # f(candidate)
     valid: bool             # False: it could not be scored; never a parent, never replayed

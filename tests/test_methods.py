@@ -19,8 +19,9 @@ from methods import ablations, discover, evo, novelty, operator
 from migrate import METHODS, Archive, Ask, Row
 from runlog.errors import TaskFailed, UserError
 from runlog.folder import Run
-from runlog.ledger import Evaluation, read_evaluations
+from runlog.ledger import Evaluation, read_evaluations, read_jsonl
 from runlog.settings import RunOptions, build_method, load_method
+from tasks import Molecule
 from tests.support import (
     HERE,
     Disordered,
@@ -525,50 +526,80 @@ class Bred(Disordered):
         return [(word, best[:2]) for word in rng.sample(self.words, n)]
 
 
-def test_an_operator_makes_its_share_of_the_neighbours(monkeypatch):
-    """Catches: children that are known, that the policy could not write or that read otherwise;
-    too few rows; on-policy rows from the operator; parents that are the neighbour prompt's."""
-    class Given(Letters):
-        made = [("stone", ["a"]), ("old1", ["b"]), ("two words", ["b"]), ("letters", ["c", "d"])]
+class Given(Letters):
+    """Its operator makes a word, a known one, a text that reads otherwise, and that word again."""
+    def neighbors(self, best, n, rng):
+        self.asked = best, n, rng.random()
+        return [("stone", ["old1", "x"]), ("old1", []), ("two words", []), ("stone", []),
+                ("letters", ["old2"]), ("gang", [])]
 
-        def neighbors(self, best, n, rng):
-            assert best == ["old2", "old1", "old0"] and n == 4
-            return self.made
-    asked = []
 
-    def draw(policy, task, asks, archive, key, turn=0):
-        asked.append([(ask.origin, ask.n) for ask in asks])
-        return [Row(ask.origin, ask.parents, [1], "drawn") for ask in asks for _ in range(ask.n)]
-    policy = load(folder_of("tiny"), max_new_tokens=4)
-    method = operator.Operator()(migrate.Method(None, None, True, draw=draw))
-    archive = Archive(Evaluation(i, 1, i, "on-policy", [], f"old{i}", i / 3, True, [1])
-                      for i in range(3))
-    asks = [Ask([1], 2, "on-policy", []), Ask([2], 7, "neighbor", ["old2"])]
-    rows = method.draw(policy, Given(), asks, archive, (0, 1))
-    assert asked == [[("on-policy", 2), ("neighbor", 5)]]
-    assert [(r.origin, r.candidate, r.parents) for r in rows[7:]] == [
-        ("neighbor", "stone", ["a"]), ("neighbor", "letters", ["c", "d"])]
-    assert policy.tokenizer.decode(rows[7].tokens, skip_special_tokens=True).strip() == "stone"
-    assert rows[7].tokens[-1] in policy.eos_ids and rows[7].prompt_ids == [2]
-    policy.generation.max_new_tokens = 1        # no room for the end of the turn
-    assert len(method.draw(policy, Given(), asks, archive, (0, 1))) == 9 and asked[-1][1][1] == 7
-    only = operator.Operator(operator_share=1.0)(migrate.Method(None, None, True, draw=draw))
-    monkeypatch.setattr(Given, "neighbors", lambda self, best, n, rng: [("stone", [])] * n)
-    assert len(only.draw(policy, Given(), asks[1:], archive, (0, 1))) == 7
+def test_an_operator_makes_its_share_of_the_neighbours():
+    """Catches: all of the neighbours, parts of a completion, a share of what is on-policy."""
+    config = config_for(folder_of("tiny"), n_on_policy=20, n_neighbors=70)
+    policy, task = load(folder_of("tiny")), Given()
+    task.fits = lambda prompt: True
+    for share, each, n in ((0.5, 1, 35), (0.01, 1, 1), (0, 1, 0), (1, 1, 69), (0.5, 10, 40)):
+        task.candidates_per_completion = each
+        method = operator.Operator(operator_share=share)(METHODS["migrate"])
+        asks = method.asks(config, task, policy, [1], ["old2"])
+        counts = {ask.origin: ask.n for ask in asks}
+        assert counts == {"on-policy": 20, "neighbor": 70 - n} | ({"operator": n} if n else {})
+        assert asks[-1].prompt_ids == [1] or not n
+    assert [a.origin for a in method.asks(config, task, policy, [1], [])] == ["on-policy"]
     with pytest.raises(UserError, match="leave .operator away"):
-        method.draw(policy, Letters(), asks, archive, (0, 1))
-    monkeypatch.setattr(Given, "neighbors", lambda self, best, n, rng: ["stone"])
-    with pytest.raises(TaskFailed, match="neighbors.. of letters must return a list of pairs"):
-        method.draw(policy, Checked(Given()), asks, archive, (0, 1))
+        method.asks(config, Letters(), policy, [1], [])
     with pytest.raises(UserError, match="from 0 to 1"):
         operator.Operator(operator_share=1.1)
 
 
-def test_a_search_with_an_operator_trains_on_its_children_and_resumes(tmp_path):
-    given = dict(method="migrate+operator+novelty", steps=12, lr=1e-3)
+def test_what_an_operator_makes_is_new_and_written_as_the_policy_would():
+    """Catches: a child that is known or comes twice, that the policy could not write or that reads
+    otherwise; parents that nobody scored, or from before a fresh start; two draws that are one."""
+    def draw(policy, task, asks, archive, key, *turn):
+        return [Row(ask.origin, [], [1], "drawn") for ask in asks for _ in range(ask.n)]
+    policy, task = load(folder_of("tiny"), max_new_tokens=4), Given()
+    method = operator.Operator()(migrate.Method(None, None, True, draw=draw))
+    archive = Archive(Evaluation(i, 1, i, "on-policy", [], f"old{i}", i / 3, True, [1])
+                      for i in range(3))
+    asks = [Ask([1], 2, "on-policy", []), Ask([1], 4, "operator", [])]
+    rows = method.draw(policy, task, asks, archive, (0, 1))
+    assert [(r.origin, r.candidate, r.parents) for r in rows] == [
+        ("on-policy", "drawn", []), ("on-policy", "drawn", []), ("operator", "stone", ["old1"]),
+        ("operator", "letters", ["old2"]), ("operator", "gang", [])]
+    assert policy.tokenizer.decode(rows[2].tokens, skip_special_tokens=True).strip() == "stone"
+    assert rows[2].tokens[-1] in policy.eos_ids
+    best, n, first = task.asked
+    assert best == ["old2", "old1", "old0"] and n == 4
+    few = method.draw(policy, task, [asks[1]._replace(n=1)], archive, (0, 1), 1)
+    assert [r.candidate for r in few] == ["stone"] and task.asked[2] != first
+    archive.since(2)                            # the search began afresh behind two evaluations
+    rows = method.draw(policy, task, asks, archive, (0, 1))
+    assert task.asked[0] == ["old2"] and [r.parents for r in rows[2:]] == [[], ["old2"], []]
+    policy.generation.max_new_tokens = 1        # no room for the end of the turn
+    assert len(method.draw(policy, task, asks, archive, (0, 1))) == 2
+    task.neighbors = lambda best, n, rng: ["stone"]
+    with pytest.raises(TaskFailed, match="neighbors.. of letters must return a list of pairs"):
+        method.draw(policy, Checked(task), asks, archive, (0, 1))
+
+
+@pytest.mark.parametrize("name", ["migrate+operator+novelty", "migrate+operator+screen+novelty",
+                                  "migrate+novelty+operator", "discover+operator"])
+def test_a_search_with_an_operator_trains_on_its_children_and_resumes(name, tmp_path, monkeypatch):
+    """Catches: children that are scored but not in the group, modifiers that do not fit together,
+    children that the log calls the policy's own."""
+    trained, train = [], migrate.train
+
+    def seen(config, method, policy, optimizer, group, *others):
+        trained.extend(row.candidate for row in group if row.origin == "operator")
+        return train(config, method, policy, optimizer, group, *others)
+    monkeypatch.setattr(migrate, "train", seen)
+    given = dict(method=name, steps=8, lr=1e-3, n_neighbors=6)
     whole = run_search(tmp_path / "whole", Bred(), **given)
-    bred = [e for e in whole[1] if len(e["parents"]) == 2]
-    assert len(bred) > 5 and all(e["origin"] == "neighbor" and e["tokens"] for e in bred)
+    bred = [e["candidate"] for e in whole[1] if e["origin"] == "operator"]
+    assert len(bred) > 5 and set(bred) <= set(trained)
+    written = read_jsonl(tmp_path / "whole" / "completions.jsonl")
+    assert "operator" not in {line["origin"] for line in written}
     task = Bred()
     task.die_after = len(whole[1]) // 2
     with pytest.raises(KeyboardInterrupt):
@@ -577,6 +608,13 @@ def test_a_search_with_an_operator_trains_on_its_children_and_resumes(tmp_path):
     by_index = [sorted(found[1], key=lambda e: e["index"]) for found in (whole, resumed)]
     assert by_index[0] == by_index[1]
     assert same_weights(whole[3], resumed[3])
+
+
+def test_molecules_have_an_operator(tmp_path):
+    found = run_search(tmp_path, Molecule(target="qed"), method="ns+operator+novelty", budget=40,
+                       n_neighbors=8)
+    bred = [e for e in found[1] if e["origin"] == "operator"]
+    assert len(bred) > 5 and all(e["valid"] and len(set(e["parents"])) <= 2 for e in bred)
 
 
 def test_children_of_molecules_are_new_canonical_and_of_good_parents():
