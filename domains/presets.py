@@ -22,7 +22,7 @@ WORDS["tiny"] = WORDS["paper"] | dict(steps=None, proposals=1000, lr=5e-3, lora_
                                       lora_alpha=64, lora_targets="2.mlp.up_proj")
 WORDS["novelty"] = WORDS["tiny"] | dict(method="migrate+novelty", budget=1000, lr=1e-2)
 WORDS |= real_models(proposals=1000, max_new_tokens=8)
-# Drawing eight words for each that is scored takes a small model twice as long, and finds far more.
+# Eight words are drawn for each that is scored: slower, and far more are found.
 WORDS["small-lm"]["method"] = "migrate+screen+novelty"
 
 MOLECULES = {"paper": dict(steps=40, n_on_policy=2, n_greedy=1, n_neighbors=2, top_k=1, lr=5e-5,
