@@ -18,7 +18,7 @@ COLOURS = {
     "paper": ("#ffffff", "#15181c"), "tile": ("#f6f7f9", "#1d2126"),
     WARM_START: ("#8b929b", "#838b95"), ON_POLICY: ("#0072b2", "#56b4e9"),
     NEIGHBOR: ("#d55e00", "#f58a3c"), GREEDY: ("#009e73", "#2fc79a"),
-    OPERATOR: ("#b8860b", "#f0e442"), OTHER: ("#6f7782", "#a7afb9"),
+    OPERATOR: ("#cc79a7", "#e39dc2"), OTHER: ("#6f7782", "#a7afb9"),
     "sampling": ("#8e5bb5", "#bd93e3"), "scoring": ("#b07d00", "#e3b341"),
     "training": ("#c0507f", "#f08bb4"),
 }
