@@ -530,8 +530,8 @@ class Given(Letters):
     """Its operator makes a word, a known one, a text that reads otherwise, and that word again."""
     def neighbors(self, best, n, rng):
         self.asked = best, n, rng.random()
-        return [("stone", ["old1", "x"]), ("old1", []), ("two words", []), ("stone", []),
-                ("letters", ["old2"]), ("gang", [])]
+        return [("stone", ["water", "x"]), ("water", []), ("two words", []), ("stone", []),
+                ("letters", ["river"]), ("gang", [])]
 
 
 def test_an_operator_makes_its_share_of_the_neighbours():
@@ -542,7 +542,7 @@ def test_an_operator_makes_its_share_of_the_neighbours():
     for share, each, n in ((0.5, 1, 35), (0.01, 1, 1), (0, 1, 0), (1, 1, 69), (0.5, 10, 40)):
         task.candidates_per_completion = each
         method = operator.Operator(operator_share=share)(METHODS["migrate"])
-        asks = method.asks(config, task, policy, [1], ["old2"])
+        asks = method.asks(config, task, policy, [1], ["river"])
         counts = {ask.origin: ask.n for ask in asks}
         assert counts == {"on-policy": 20, "neighbor": 70 - n} | ({"operator": n} if n else {})
         assert asks[-1].prompt_ids == [1] or not n
@@ -560,22 +560,22 @@ def test_what_an_operator_makes_is_new_and_written_as_the_policy_would():
         return [Row(ask.origin, [], [1], "drawn") for ask in asks for _ in range(ask.n)]
     policy, task = load(folder_of("tiny"), max_new_tokens=4), Given()
     method = operator.Operator()(migrate.Method(None, None, True, draw=draw))
-    archive = Archive(Evaluation(i, 1, i, "on-policy", [], f"old{i}", i / 3, True, [1])
-                      for i in range(3))
+    archive = Archive(Evaluation(i, 1, i, "on-policy", [], word, i / 3, True, [1])
+                      for i, word in enumerate(["lake", "water", "river"]))
     asks = [Ask([1], 2, "on-policy", []), Ask([1], 4, "operator", [])]
     rows = method.draw(policy, task, asks, archive, (0, 1))
     assert [(r.origin, r.candidate, r.parents) for r in rows] == [
-        ("on-policy", "drawn", []), ("on-policy", "drawn", []), ("operator", "stone", ["old1"]),
-        ("operator", "letters", ["old2"]), ("operator", "gang", [])]
+        ("on-policy", "drawn", []), ("on-policy", "drawn", []), ("operator", "stone", ["water"]),
+        ("operator", "letters", ["river"]), ("operator", "gang", [])]
     assert policy.tokenizer.decode(rows[2].tokens, skip_special_tokens=True).strip() == "stone"
     assert rows[2].tokens[-1] in policy.eos_ids
     best, n, first = task.asked
-    assert best == ["old2", "old1", "old0"] and n == 4
+    assert best == ["river", "water", "lake"] and n == 4
     few = method.draw(policy, task, [asks[1]._replace(n=1)], archive, (0, 1), 1)
     assert [r.candidate for r in few] == ["stone"] and task.asked[2] != first
     archive.since(2)                            # the search began afresh behind two evaluations
     rows = method.draw(policy, task, asks, archive, (0, 1))
-    assert task.asked[0] == ["old2"] and [r.parents for r in rows[2:]] == [[], ["old2"], []]
+    assert task.asked[0] == ["river"] and [r.parents for r in rows[2:]] == [[], ["river"], []]
     policy.generation.max_new_tokens = 1        # no room for the end of the turn
     assert len(method.draw(policy, task, asks, archive, (0, 1))) == 2
     task.neighbors = lambda best, n, rng: ["stone"]
