@@ -99,6 +99,12 @@ wordsearch() {
       fi
     done; done
     methods="migrate ns opro grpo discover migrate-opro"    # the others: one seed
+    if [ -z "$MODEL" ]; then
+      for method in migrate ns; do for target in $(words held-out | first 40); do
+        search wordsearch/screen wordsearch "$target" "$method+screen+novelty" "$seed" \
+               --preset screen --budget "$n"
+      done; done
+    fi
   done
   word_baselines "$n" "$targets"
 }
@@ -141,6 +147,14 @@ real() {
     done
     for target in $(words held-out | first 20); do
       for method in ns+screen+novelty migrate+screen+novelty ns grpo+novelty opro random; do
+        search real/words-500 wordsearch "$target" "$method" "$seed" $flags \
+               --budget "$(size 500 20)"
+      done
+      search real/words-500-0-0-10 wordsearch "$target" migrate "$seed" $flags \
+             --budget "$(size 500 20)" --n-on-policy 0 --n-greedy 0 --n-neighbors 10
+    done
+    for target in $(words published | first 10); do
+      for method in migrate+screen+novelty ns; do
         search real/words-500 wordsearch "$target" "$method" "$seed" $flags \
                --budget "$(size 500 20)"
       done

@@ -179,7 +179,7 @@ class WordSearch(Task):
     name: ClassVar[str] = "wordsearch"
     bundled: ClassVar[str | None] = "wordsearch"
     presets: ClassVar[dict[str, dict]] = WORDS
-    default_preset: ClassVar[str] = "novelty"
+    default_preset: ClassVar[str] = "screen"
 
     def __post_init__(self):
         self.hidden = hidden_word(self.target, self.seed, any_word=bool(self.embedder))

@@ -62,8 +62,9 @@ def test_defaults_preset_method_and_user_override_each_other_in_this_order():
     grpo = migrate.resolve({"method": "grpo", "lr": 1.0}, WordSearch())
     assert (grpo.n_on_policy, grpo.n_greedy, grpo.n_neighbors, grpo.lr) == (10, 0, 0, 1.0)
     assert migrate.resolve({"method": "grpo", "n_on_policy": 3}, WordSearch()).n_on_policy == 3
-    novelty = migrate.resolve({}, WordSearch())
-    assert (novelty.preset, novelty.method, novelty.budget) == ("novelty", "migrate+novelty", 1000)
+    default = migrate.resolve({}, WordSearch())
+    assert (default.preset, default.method) == ("screen", "migrate+screen+novelty")
+    assert (default.budget, default.n_on_policy, default.n_neighbors) == (1000, 0, 10)
     assert migrate.resolve({"preset": "novelty", "method": "ns"}, WordSearch()).method == "ns"
     assert migrate.resolve({"model": "some/model"}, WordSearch()).preset == "paper"
 

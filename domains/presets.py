@@ -21,6 +21,9 @@ WORDS = {"paper": dict(steps=100, n_on_policy=0, n_greedy=0, n_neighbors=10, top
 WORDS["tiny"] = WORDS["paper"] | dict(steps=None, proposals=1000, lr=5e-3, lora_r=16,
                                       lora_alpha=64, lora_targets="2.mlp.up_proj")
 WORDS["novelty"] = WORDS["tiny"] | dict(method="migrate+novelty", budget=1000, lr=1e-2)
+# screen: the bundled policy draws 32 words for each that is scored in no time.
+WORDS["screen"] = WORDS["novelty"] | dict(method="migrate+screen+novelty",
+                                          screen=dict(screen_draws=32))
 WORDS |= real_models(proposals=1000, max_new_tokens=8)
 # Eight words are drawn for each that is scored: slower, and far more are found.
 WORDS["small-lm"]["method"] = "migrate+screen+novelty"
@@ -46,5 +49,5 @@ ARC["tiny"] = ARC["paper"] | dict(steps=None, proposals=1024, after_solved=32, l
 ARC |= real_models(proposals=300, temperature=0.7, max_new_tokens=128)
 
 # {policy in tiny/: (its presets, the default one)}; "": of any other model
-OF_POLICY = {"wordsearch": (WORDS, "novelty"), "molecule": (MOLECULES, "novelty"),
+OF_POLICY = {"wordsearch": (WORDS, "screen"), "molecule": (MOLECULES, "novelty"),
              "arc": (ARC, "tiny"), "": ({"paper": {}} | real_models(), "paper")}

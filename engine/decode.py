@@ -11,6 +11,7 @@ from engine import llama
 from engine.attention import remembered, shared_cache, shared_layers
 
 BLOCK = 256         # tokens of the vocabulary
+MANY = 2**20        # probabilities: to draw a random number for each takes longer than the model
 
 
 @torch.no_grad()
@@ -38,7 +39,7 @@ def sample(model, prompts: list[tuple[list[int], int]], generation):
         logits = by_hand.logits(hidden) / generation.temperature                    # (rows, V)
         if len(tokens) < (generation.min_new_tokens or 0):
             logits[:, eos] = float("-inf")
-        token = draw(logits, exact=by_hand.exact)                                   # (rows,)
+        token = draw(logits, exact=by_hand.exact and logits.numel() < MANY)         # (rows,)
         tokens.append(torch.where(running, token, generation.pad_token_id))
         running &= ~torch.isin(token, eos)
         if not running.any() or len(tokens) == generation.max_new_tokens:
@@ -50,8 +51,9 @@ def sample(model, prompts: list[tuple[list[int], int]], generation):
 def draw(logits, exact: bool):
     """One token of each row, with the probabilities softmax(logits): (rows, V) -> (rows,).
 
-    exact: with the random numbers that generate() would use, one for each entry of V. In 16 bit its
-    samples are others anyway, and fewer numbers do: a block of tokens is drawn, then one in it.
+    exact: with the random numbers that generate() would use, one for each entry of V. Otherwise
+    fewer numbers do: a block of tokens is drawn, then one in it. In 16 bit generate() would draw
+    other samples anyway.
     """
     p = logits.softmax(-1)
     if exact:

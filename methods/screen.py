@@ -101,9 +101,9 @@ def hidden_states(policy, task) -> Callable:
         found = []
         for space, prefix in ("", []), (" ", prompt_end):
             texts = [space + task.render(c) for c in candidates]
-            ids = [policy.tokenizer(t, add_special_tokens=False)["input_ids"] or [0] for t in texts]
+            ids = policy.tokenizer(texts, add_special_tokens=False)["input_ids"]
             with policy.model.disable_adapter():
-                found.append(engine.hidden_means(policy.model, ids, prefix))
+                found.append(engine.hidden_means(policy.model, [x or [0] for x in ids], prefix))
         return torch.stack(found)
     return features
 

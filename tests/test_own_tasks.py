@@ -172,7 +172,7 @@ def test_a_function_and_a_prompt_are_enough(tmp_path, capsys):
     assert summary["best_score"] == max(e.score for e in evaluations) > 1
     assert all(e.score == count_vowels(e.candidate) for e in evaluations if e.valid)
     assert "warning" not in screen and "the best is" in screen and "try next" not in screen
-    assert summary["preset"] == "novelty"
+    assert summary["preset"] == "screen"
     prompts = [line["prompt"] for line in read_jsonl(tmp_path / "a" / "completions.jsonl")]
     assert any("meaning is close to" in (prompt or "") for prompt in prompts)
 
@@ -255,7 +255,7 @@ def test_a_bundled_policy_brings_its_presets_to_a_task_that_has_none():
         name = "plain"
     own = Plain()
     config = migrate.resolve({"model": "tiny/wordsearch"}, own)
-    assert (config.preset, config.lr, config.lora_targets) == ("novelty", 1e-2, "2.mlp.up_proj")
+    assert (config.preset, config.lr, config.lora_targets) == ("screen", 1e-2, "2.mlp.up_proj")
     assert migrate.resolve({"model": "tiny/arc"}, own).preset == "tiny"
     assert migrate.resolve({"model": "some/model"}, own).lr == migrate.Config.lr
     assert presets_of("smollm2", own)[1] == "small-lm"
