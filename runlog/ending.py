@@ -58,7 +58,9 @@ def to_try(record: dict, from_python: bool) -> list[str]:
     """Searches that may find more: another seed, twice as long, another method."""
     config = record["config"]
     length = next(name for name in ("budget", "steps", "proposals") if config.get(name))
-    other = "ns+novelty" if config["method"] == "migrate+novelty" else "migrate+novelty"
+    others = {"migrate+novelty": "migrate+screen+novelty",
+              "migrate+screen+novelty": "ns+screen+novelty"}
+    other = others.get(config["method"], "migrate+novelty")
     found = []
     for name, value, why in (("seed", config["seed"] + 1, "another seed"),
                              (length, 2 * config[length], "a longer search"),

@@ -376,7 +376,7 @@ def test_what_to_try_next_is_a_command_that_the_search_understands(tmp_path, cap
     assert all(g["mask_zero"] is False and g["target"] == "random" for g in given)
     text = screen_of(tmp_path, capsys, summary_of(), WordSearch(), from_python=True, budget=7,
                      method="migrate+novelty")
-    assert "the same call with budget=14" in text and "method='ns+novelty'" in text
+    assert "the same call with budget=14" in text and "method='migrate+screen+novelty'" in text
     assert flags.field_names("--seed=4") == {"seed"}
 
 
