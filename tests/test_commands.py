@@ -259,7 +259,7 @@ def test_the_bundled_policy_is_known_through_a_link(tmp_path):
     program = "import migrate, tasks; print(migrate.resolve({}, tasks.WordSearch()).preset)"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True,
                           text=True, env={**os.environ, "PYTHONPATH": str(tmp_path / "link")})
-    assert done.stdout == "novelty\n"
+    assert done.stdout == "screen\n"
 
 
 def test_every_setting_is_read_and_documented():
