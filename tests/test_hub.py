@@ -226,7 +226,7 @@ def test_a_search_starts_from_the_adapter_of_another(tmp_path, capsys, monkeypat
     assert same_weights(policy.lora, lora)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    fresh = ["--target", "mob", "--steps", "4"]
+    fresh = ["--target", "mob", "--preset", "novelty", "--steps", "4"]
     arguments = [*fresh, "--init-adapter", first]
     assert command_line(capsys, *arguments, "--out", whole)[0] == 0
     record = json.loads((whole / "config.json").read_text())
