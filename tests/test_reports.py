@@ -553,7 +553,7 @@ def whole_run(tmp_path_factory):
         for file in folder.iterdir() if file.suffix in (".json", ".jsonl")}
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate],
+@settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate],
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_the_files_of_a_run_hold_it_is_text_and_never_a_traceback(whole_run, tmp_path,

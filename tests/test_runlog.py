@@ -659,14 +659,26 @@ def test_ctrl_c_during_an_import_waits_for_its_end(tmp_path, monkeypatch):
     assert module.whole
 
 
-def test_flags_are_read_without_torch():
-    """Catches: a library that finds a lazy torch in sys.modules and begins to import it."""
-    program = ("import sys, migrate; from runlog.errors import exit_code\n"
-               "sys.argv = ['migrate.py']\n"
-               "try: migrate.main(['--help'])\nexcept SystemExit: pass\n"
-               "print('torch' in sys.modules); import torch._dynamo")
+def test_what_is_slow_to_import_waits_until_it_is_needed():
+    """Catches: a library that finds a lazy torch in sys.modules and begins to import it; a plain
+    search that imports bitsandbytes; 4-bit layers that peft takes for plain ones, because it was
+    told before that there is no bitsandbytes."""
+    program = """
+import sys, migrate
+sys.argv = ["migrate.py"]
+try:
+    migrate.main(["--help"])
+except SystemExit:
+    print()
+found = ["torch" in sys.modules]
+import torch._dynamo
+from tests.support import folder_of, load
+load(folder_of("llama3"))
+found.append("bitsandbytes" in sys.modules)
+policy = load(folder_of("llama3"), quantize="4bit")
+print(*found, {type(m).__name__ for m in policy.model.modules() if hasattr(m, "lora_A")})"""
     done = subprocess.run([sys.executable, "-c", program], cwd=HERE, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.endswith("\nFalse\n"), done.stderr
+    assert done.stdout.endswith("\nFalse False {'Linear4bit'}\n"), done.stdout + done.stderr
 
 
 def test_run_options_and_bounds():
