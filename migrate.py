@@ -1,15 +1,15 @@
 """MiGrATe: search with a language model that learns from what it finds (arXiv 2508.08641).
 
 A policy pi, which is a language model with LoRA weights, proposes candidates. A black box f scores
-them in [0, 1]. GRPO adapts the LoRA weights online, to this one problem, without training data:
-every training example is something that the policy proposed and f scored. One step of the search:
+them. GRPO adapts the LoRA weights online, to this one problem. It learns from candidates that the
+policy, or the task's warm start, proposed and that f scored, and from nothing else. One step:
 
     1. sample    n_on_policy completions from pi(. | x), the task prompt, and n_neighbors from
                  pi(. | x_ns), a prompt that shows a good candidate and asks for a variation of it
-    2. score     the candidates that f has not scored before
+    2. score     the candidates that f has not scored before: reward r_i = f in [0, 1], or a rank
     3. replay    n_greedy of the best completions in the archive
     4. group     all of them, G rows, as if all had been sampled under x;  A_i = r_i - mean(r)
-    5. update    the LoRA weights by GRPO, inner_iterations times
+    5. update    the LoRA weights by GRPO, inner_iterations times; rows of r_i = 0 are left out
     6. archive   the new candidates
 
     python migrate.py --task wordsearch                 # the bundled policy: seconds on two cores
@@ -20,7 +20,7 @@ Read it from top to bottom. tasks.py says what is searched, runlog/ writes a run
 engine/ loads models and has a faster `sample` and `token_logprobs`. Lines marked FORK call what a
 method of your own can replace (docs/forking.md). Differences from the paper: docs/differences.md.
 
-Letters in shapes: G rows of a group, P prompt tokens, T completion tokens (padded), V vocabulary.
+Shapes: G rows of a group (rows: a part of it), P prompt tokens, T completion tokens, V vocabulary.
 """
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Config:
     eps_low: float = 0.2          # the ratio is clipped to [1 - eps_low, 1 + eps_high]
     eps_high: float = 0.28        # see eps_low
     kl_coef: float = 0.0          # weight of the KL term to the frozen base model
-    mask_zero: bool = True        # leave completions of score 0 out of the loss
+    mask_zero: bool = True        # leave rows of reward 0 out of the loss (not out of the mean)
     lora_r: int = 64              # LoRA rank
     lora_alpha: int = 16          # LoRA scale: W + lora_alpha / lora_r * B A
     lora_targets: str = "q_proj,v_proj"  # modules with LoRA weights, comma-separated, or all-linear
@@ -97,7 +97,7 @@ class Archive(dict[str, Evaluation]):
     ranked as it grows: a step costs the same, however long the search has been."""
 
     def __init__(self, evaluations: Iterable[Evaluation] = ()):
-        self.ranked: list[Evaluation] = []      # valid ones, best first; of equal ones the older
+        self.ranked: list[Evaluation] = []      # valid ones, best first
         self.spent = 0                          # what counts against the budget: no warm start
         self.later: tuple = 0, None             # (start, since(start))
         self.add(evaluations)
@@ -118,6 +118,7 @@ class Archive(dict[str, Evaluation]):
         return self.later[1] if start else self
 
     def best(self, k: int) -> list[Evaluation]:
+        """The k best, best first; of equal ones the older."""
         return self.ranked[:k]
 
 
@@ -130,13 +131,14 @@ def derive(seed: int, *names) -> int:
 
 @dataclass
 class Policy:
+    """The language model. lora: {name: trainable weight}; eos_ids: what ends a completion."""
     model: object               # peft model: frozen base, trainable LoRA
     tokenizer: object
     generation: object          # GenerationConfig: softmax(logits / temperature), nothing else
     n_parameters: int           # of the base model
     slow_because: str = ""      # why the plain functions below are used instead; "": they are not
-    micro_batch: int = 0        # rows at a time in an update; 0: the whole group
-    offload: bool = False       # whether the prompt's activations wait in the CPU's memory
+    micro_batch: int = 0        # rows at a time in an update; 0: all. fit_into_memory may set it,
+    offload: bool = False       # and whether the prompt's activations wait in the CPU's memory
 
     def __post_init__(self):
         self.lora = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -145,8 +147,8 @@ class Policy:
 
 def load_policy(config: Config, source: str, options: settings.RunOptions | None = None,
                 loaded=None) -> Policy:
-    """A causal language model from the Hub or a folder, frozen, 4-bit (QLoRA) where asked for, with
-    fresh LoRA weights. loaded: its model and tokenizer, if they are there. Raises UserError."""
+    """A causal language model, frozen, in 4 bits (QLoRA) on CUDA or where asked for, and fresh LoRA
+    weights. source: as for engine.load_model; loaded: its result, if there. Raises UserError."""
     options = options or settings.RunOptions()
     model, tokenizer = loaded or engine.load_model(source, options.quantize, options.dtype)
     n_parameters = model.num_parameters()
@@ -160,11 +162,17 @@ def load_policy(config: Config, source: str, options: settings.RunOptions | None
     return Policy(model, tokenizer, generation, n_parameters, slow_because, options.micro_batch)
 
 
+def first_eos(tokens: list[int], eos_ids: frozenset[int]) -> list[int]:
+    """The tokens up to and with the first EOS. What follows is padding, often of EOS tokens."""
+    end = next((i for i, token in enumerate(tokens) if token in eos_ids), len(tokens) - 1)
+    return tokens[:end + 1]
+
+
 def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> list:
     """Draws n completions from pi(. | x) for each (prompt_ids, n), all of them in one batch.
 
-    Returns for each prompt its completions: token ids up to and with the first EOS. The seed alone
-    decides what is drawn."""
+    Returns for each prompt its completions: token ids up to and with the first EOS. Sets torch's
+    seed: the same weights on the same machine draw the same."""
     torch.manual_seed(seed)
     if not policy.slow_because:
         tokens = engine.sample(policy.model, prompts, policy.generation)     # (rows, T)
@@ -181,18 +189,11 @@ def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> l
     return [list(itertools.islice(completions, n)) for _, n in prompts]
 
 
-def first_eos(tokens: list[int], eos_ids: frozenset[int]) -> list[int]:
-    """The tokens up to and with the first EOS. The cut is by position, never by the value of the
-    padding token, which often is an EOS itself."""
-    end = next((i for i, token in enumerate(tokens) if token in eos_ids), len(tokens) - 1)
-    return tokens[:end + 1]
-
-
 def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list[int]]) -> Iterator:
-    """log pi(o_it | x, o_i<t) of every completion under one prompt x: the padded batch.
-
-    Yields micro-batches: (slice of the rows, log-probabilities, entropies without gradient, mask of
-    real tokens), the last three (rows, T). Call backward() on each before you ask for the next."""
+    """log pi(o_it | x, o_i<t), pi = softmax(logits / temperature), of every completion under one
+    prompt x: the padded batch. Yields micro-batches: (slice of the rows, log-probabilities,
+    entropies -sum_v pi_v log pi_v without gradient, mask of real tokens), the last three (rows, T).
+    Call backward() on each before you ask for the next."""
     size = policy.micro_batch or len(completions)
     temperature = policy.generation.temperature
     if not policy.slow_because:
@@ -200,12 +201,12 @@ def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list
                                          policy.offload)
         return
     for start in range(0, len(completions), size):
-        part = completions[start:start + size]
-        T = max(map(len, part))
+        batch = completions[start:start + size]
+        T = max(map(len, batch))
         # Padding on the right: causal attention hides it from every real token.
-        ids = torch.tensor([prompt_ids + c + [0] * (T - len(c)) for c in part],
+        ids = torch.tensor([prompt_ids + c + [0] * (T - len(c)) for c in batch],
                            device=policy.model.device)                              # (rows, P + T)
-        mask = torch.tensor([[1.0] * len(c) + [0.0] * (T - len(c)) for c in part],
+        mask = torch.tensor([[1.0] * len(c) + [0.0] * (T - len(c)) for c in batch],
                             device=policy.model.device)                             # (rows, T)
         logits = policy.model(input_ids=ids, use_cache=False, logits_to_keep=T + 1).logits
         logp = torch.log_softmax(logits[:, :-1].float() / temperature, dim=-1)      # (rows, T, V)
@@ -247,12 +248,25 @@ class Row:
     tokens: list[int]
     candidate: str | None       # None: the completion holds none
     prompt_ids: list[int] | None = None     # what it answered; None: the task prompt
-    span: tuple[int, int] | None = None     # its candidate's tokens; None: all that were sampled
+    span: tuple[int, int] | None = None     # [first, end) of the candidate's tokens; None: all
     kept: bool = True           # False: it was drawn, but it is not in the group
     proposal: int = 0           # how many candidates had been drawn when this one appeared
     score: float = 0.0
     valid: bool = False
-    new: bool = False           # f had not scored it before this step
+    new: bool = False           # the first row of a candidate that f had not scored before
+
+
+def parse_rows(policy: Policy, task: Task, tokens: list[int], ask: Ask) -> list[Row]:
+    """A completion -> a row for each of its candidates, with the very tokens that were sampled.
+
+    Where completions hold several, a row trains on its own candidate's tokens alone: on no bracket,
+    no comma and no end of the list."""
+    n = task.candidates_per_completion
+    candidates = task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True))[:n]
+    whole = n == 1 or not candidates        # then the row trains on every token
+    spans = [None] if whole else engine.chat.spans(policy.tokenizer, tokens, candidates)
+    return [Row(ask.origin, ask.parents, tokens, c, ask.prompt_ids, span)
+            for c, span in zip(candidates or [None], spans)]
 
 
 def draw(policy: Policy, task: Task, asks: list[Ask], archive: Archive, key: tuple,
@@ -270,19 +284,6 @@ def draw(policy: Policy, task: Task, asks: list[Ask], archive: Archive, key: tup
         own += [Row(ask.origin, ask.parents, [], None, kept=False) for _ in range(missing)]
         rows += own[:ask.n]
     return rows
-
-
-def parse_rows(policy: Policy, task: Task, tokens: list[int], ask: Ask) -> list[Row]:
-    """A completion -> a row for each of its candidates, with the very tokens that were sampled.
-
-    Where completions hold several, a row trains on its own candidate's tokens alone: on no bracket,
-    no comma and no end of the list."""
-    n = task.candidates_per_completion
-    candidates = task.parse(policy.tokenizer.decode(tokens, skip_special_tokens=True))[:n]
-    whole = n == 1 or not candidates        # then the row trains on every token
-    spans = [None] if whole else engine.chat.spans(policy.tokenizer, tokens, candidates)
-    return [Row(ask.origin, ask.parents, tokens, c, ask.prompt_ids, span)
-            for c, span in zip(candidates or [None], spans)]
 
 
 def render(policy: Policy, task: Task, candidate: str) -> list[int]:
@@ -336,24 +337,24 @@ def replay(policy: Policy, task: Task, archive: Archive, config: Config,
 
 # --------------------------------------------------------------------------------------------- GRPO
 
-def group_advantages(rows: list[Row], scores):
+def group_advantages(rows: list[Row], rewards):
     """The advantages A_i = r_i - mean(r), (G,), and which rows are in the loss, (G,) bool: all.
-    Not divided by the standard deviation (Dr. GRPO, Liu et al. 2025). scores: (G,)."""
-    return scores - scores.mean(), torch.ones(len(rows), dtype=torch.bool)
+    Not divided by the standard deviation (Dr. GRPO, Liu et al. 2025). rewards r: (G,)."""
+    return rewards - rewards.mean(), torch.ones(len(rows), dtype=torch.bool)
 
 
 def grpo_loss(logprobs, old_logprobs, advantages, mask, eps_low, eps_high, kl_coef=0.0,
               base_logprobs=None):
-    """The clipped policy-gradient loss of a group, with the clip range of DAPO.
+    """The clipped loss of GRPO (Shao et al. 2024), with the clip range of DAPO (Yu et al. 2025).
 
         L = - 1/G sum_i 1/|o_i| sum_t [ min( rho_it A_i, c_it A_i ) - kl_coef KL_it ]
         rho_it = exp(logprobs - old_logprobs),   c_it = clip(rho_it, 1 - eps_low, 1 + eps_high)
         KL_it  = exp(d) - d - 1,                 d = base_logprobs - logprobs
 
-    logprobs, old_logprobs, mask, base_logprobs: (G, T); advantages: (G,). A row whose mask is all 0
-    adds nothing to the sum but counts in G. Returns the loss and, (G, T), which tokens the clip
-    took the gradient from.
-    """
+    logprobs and old_logprobs (before the first update) are under the task prompt, for neighbours
+    and replays too: no weight corrects for where they were sampled. mask: the |o_i| tokens of row
+    i; a row without any adds nothing to the sum but counts in G. advantages: (G,), the others
+    (G, T). Returns the loss and, (G, T), which tokens the clip took the gradient from."""
     ratio = torch.exp(logprobs - old_logprobs)
     gain = ratio * advantages[:, None]
     clipped = ratio.clamp(1 - eps_low, 1 + eps_high) * advantages[:, None]
@@ -365,13 +366,33 @@ def grpo_loss(logprobs, old_logprobs, advantages, mask, eps_low, eps_high, kl_co
     return -per_row.mean(), (clipped < gain).detach() & mask.bool()
 
 
+def row_logprobs(policy: Policy, prompt_ids: list[int], rows: list[Row]) -> Iterator:
+    """token_logprobs of the rows of a group, with the mask of each row's own tokens.
+
+    Yields micro-batches: (indices of rows, log-probabilities, entropies, mask), the last three
+    (rows, T). Candidates that came in one completion share it: it is computed once."""
+    by_completion: dict = {}
+    for i, row in enumerate(rows):
+        by_completion.setdefault(tuple(row.tokens) if row.span else i, []).append(i)
+    users = list(by_completion.values())            # the rows of each completion
+    completions = [rows[indices[0]].tokens for indices in users]
+    for part, *batch in token_logprobs(policy, prompt_ids, completions):
+        indices = [i for indices in users[part] for i in indices]
+        copies = [n for n, indices in enumerate(users[part]) for _ in indices]
+        logprobs, entropy, mask = (x[copies] for x in batch)                            # (rows, T)
+        position = torch.arange(mask.shape[1], device=mask.device)                      # (T,)
+        spans = [rows[i].span or (0, len(rows[i].tokens)) for i in indices]
+        first, end = torch.tensor(spans, device=mask.device).T[..., None]               # (rows, 1)
+        yield indices, logprobs, entropy, mask * ((first <= position) & (position < end))
+
+
 def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages, in_loss,
            config: Config) -> dict:
     """GRPO on one group, in place: inner_iterations steps of the optimizer.
 
-    advantages: (G,), in_loss: (G,) bool. Returns metrics for steps.jsonl; by_row: (tokens, their
-    log-probability, clipped tokens) of each row. A loss or a gradient that is not finite raises
-    FloatingPointError."""
+    advantages: (G,), in_loss: (G,) bool. Returns the loss and the gradient's norm of the last
+    iteration (before it is clipped to 1), the entropy of the first (nats a token) and by_row:
+    (tokens, their log-probability, clipped tokens). Not finite: FloatingPointError."""
     totals = torch.zeros(4, len(rows))      # of each row: tokens, entropy, log-probability, clipped
     old, base = [], [None] * len(rows)      # log-probabilities of each micro-batch
     if config.kl_coef:
@@ -400,26 +421,6 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], ad
             "by_row": list(zip(tokens, logprob, clipped))}
 
 
-def row_logprobs(policy: Policy, prompt_ids: list[int], rows: list[Row]) -> Iterator:
-    """token_logprobs of the rows of a group, with the mask of each row's own tokens.
-
-    Yields micro-batches: (indices of rows, log-probabilities, entropies, mask), the last three
-    (rows, T). Candidates that came in one completion share it: it is computed once."""
-    by_completion: dict = {}
-    for i, row in enumerate(rows):
-        by_completion.setdefault(tuple(row.tokens) if row.span else i, []).append(i)
-    users = list(by_completion.values())            # the rows of each completion
-    completions = [rows[indices[0]].tokens for indices in users]
-    for part, *batch in token_logprobs(policy, prompt_ids, completions):
-        indices = [i for indices in users[part] for i in indices]
-        copies = [n for n, indices in enumerate(users[part]) for _ in indices]
-        logprobs, entropy, mask = (x[copies] for x in batch)                            # (rows, T)
-        position = torch.arange(mask.shape[1], device=mask.device)                      # (T,)
-        spans = [rows[i].span or (0, len(rows[i].tokens)) for i in indices]
-        first, end = torch.tensor(spans, device=mask.device).T[..., None]               # (rows, 1)
-        yield indices, logprobs, entropy, mask * ((first <= position) & (position < end))
-
-
 # ------------------------------------------------------------------------------------------ methods
 
 def one_of_top_k(archive: Archive, step: int, top_k: int, rng: random.Random) -> list[Evaluation]:
@@ -439,7 +440,7 @@ class Method:
     counts: Callable            # (G, the preset's mixture) -> (n_on_policy, n_greedy, n_neighbors)
     parents: Callable           # (archive, step, top_k, rng) -> parents, worst to best
     trains: bool                # whether GRPO updates the policy
-    advantages: Callable = group_advantages     # (rows, scores) -> worth (G,), in the loss (G,)
+    advantages: Callable = group_advantages     # (rows, rewards) -> (A, in_loss), (G,) each
     asks: Callable = what_to_ask    # (config, task, policy, prompt_ids, parents) -> asks
     draw: Callable = draw       # (policy, task, asks, archive, key, turn=0) -> rows
     update: Callable = update   # GRPO on one group
@@ -456,6 +457,24 @@ METHODS = {
     "migrate":      Method(lambda G, mixture: mixture,       one_of_top_k, trains=True),
     "migrate-opro": Method(lambda G, mixture: mixture,       top_5,        trains=True),
 }       # methods/ has more: migrate-evo, discover, and modifiers such as novelty
+
+
+def train(config: Config, method: Method, policy: Policy, optimizer, group: list[Row], rewards,
+          prompt_ids: list[int], lr: float) -> dict:
+    """Advantages, and an update on the rows in the loss. A group of equal advantages is skipped.
+    rewards: (G,). Returns metrics; raises RunStopped if loss or gradient are not finite."""
+    advantages, in_loss = method.advantages(group, rewards)                 # FORK: (G,) each
+    if not method.trains or advantages.max() == advantages.min():
+        return {"skipped": True}
+    if config.mask_zero:
+        in_loss = in_loss & (rewards != 0)          # such a row still counts in the mean
+    for parameters in optimizer.param_groups:
+        parameters["lr"] = lr
+    try:                                                                    # FORK
+        metrics = method.update(policy, optimizer, group, prompt_ids, advantages, in_loss, config)
+    except FloatingPointError as error:
+        raise RunStopped(f"{error}; what was found is kept. Try a lower --lr") from error
+    return {"skipped": False, "lr": lr, **metrics}
 
 
 # ------------------------------------------------------------------------------------------- search
@@ -475,8 +494,34 @@ class State:
     seconds: float = 0.0
 
 
+def progress(config: Config, state: State, archive: Archive) -> float:
+    """The share of the search that is done; of proposals, whole groups of them are drawn."""
+    if config.budget:
+        return archive.spent / config.budget
+    if config.steps:
+        return state.step / config.steps
+    drawn = config.n_on_policy + config.n_neighbors         # in a step; replays are not drawn
+    return state.proposals / (math.ceil(config.proposals / drawn) * drawn)
+
+
+def reason_to_stop(config: Config, state: State, archive: Archive) -> str | None:
+    if state.solved_at is not None and state.proposals - state.solved_at >= config.after_solved:
+        return "solved"
+    if state.stale >= GIVE_UP_AFTER:
+        return "stale"
+    if progress(config, state, archive) < 1:
+        return None
+    return "budget" if config.budget else "steps"       # or as many proposals as were asked for
+
+
+def note_solution(state: State, task: Task, archive: Archive) -> None:
+    best = archive.best(1)
+    if state.solved_at is None and best and task.solved(Score(best[0].score, True, best[0].info)):
+        state.solved_at = state.proposals
+
+
 def search(config: Config, method: Method, task: Task, policy: Policy, run: Run) -> dict:
-    """Searches until the task is solved or the budget is spent; returns what summary.json holds."""
+    """Searches until there is a reason to stop, and returns what summary.json holds."""
     optimizer = torch.optim.AdamW(policy.lora.values(), lr=config.lr, weight_decay=0.0, fused=True)
     first_weights = {name: p.detach().clone() for name, p in policy.lora.items()}
     state = State(**run.load_checkpoint(optimizer, policy.lora))
@@ -511,7 +556,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         # 3. replay, 4. group, 5. update
         group = [row for row in rows if row.kept] + replay(policy, task, recent, config, rng)
         lr = config.lr * (1 - progress(config, state, archive))
-        rewards = torch.tensor(task.as_rewards(archive, group, new))                       # (G,)
+        rewards = torch.tensor(task.as_rewards(archive, group, new))    # (G,): f, or its rank
         metrics = train(config, method, policy, optimizer, group, rewards, prompt_ids, lr)
         clock.append(time.perf_counter())
         # 6. archive
@@ -531,7 +576,6 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         run.log_step(step_metrics(state, task, rows, group, metrics, clock))
         log_completions(run, policy, task, rows, prompt_ids, step)
         run.save_checkpoint(asdict(state), optimizer, policy.lora)
-
     if method.trains:
         run.save_checkpoint(asdict(state), optimizer, policy.lora, force=True)
         policy.model.save_pretrained(run.folder / "adapter", save_embedding_layers=False)
@@ -539,56 +583,12 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     return search_summary(config, task, state, stop) | task.conclude(results)
 
 
-def reason_to_stop(config: Config, state: State, archive: Archive) -> str | None:
-    if state.solved_at is not None and state.proposals - state.solved_at >= config.after_solved:
-        return "solved"
-    if state.stale >= GIVE_UP_AFTER:
-        return "stale"
-    if progress(config, state, archive) < 1:
-        return None
-    return "budget" if config.budget else "steps"
-
-
-def progress(config: Config, state: State, archive: Archive) -> float:
-    """The share of the search that is done; of proposals, whole groups of them are drawn."""
-    if config.budget:
-        return archive.spent / config.budget
-    if config.steps:
-        return state.step / config.steps
-    group = config.n_on_policy + config.n_neighbors
-    return state.proposals / (math.ceil(config.proposals / group) * group)
-
-
-def note_solution(state: State, task: Task, archive: Archive) -> None:
-    best = archive.best(1)
-    if state.solved_at is None and best and task.solved(Score(best[0].score, True, best[0].info)):
-        state.solved_at = state.proposals
-
-
-def train(config: Config, method: Method, policy: Policy, optimizer, group: list[Row], scores,
-          prompt_ids: list[int], lr: float) -> dict:
-    """Advantages and an update. A group whose rows are all worth the same teaches nothing and is
-    skipped. scores: (G,). Returns metrics; raises RunStopped if loss or gradient are not finite."""
-    advantages, in_loss = method.advantages(group, scores)                  # FORK: (G,) each
-    if not method.trains or advantages.max() == advantages.min():
-        return {"skipped": True}
-    if config.mask_zero:
-        in_loss = in_loss & (scores != 0)           # such a row still counts in the mean
-    for parameters in optimizer.param_groups:
-        parameters["lr"] = lr
-    try:                                                                    # FORK
-        metrics = method.update(policy, optimizer, group, prompt_ids, advantages, in_loss, config)
-    except FloatingPointError as error:
-        raise RunStopped(f"{error}; what was found is kept. Try a lower --lr") from error
-    return {"skipped": False, "lr": lr, **metrics}
-
-
 # ------------------------------------------------------------------------------------- command line
 
-def run(task: str | Task = "", *, argv: list[str] | None = None, **given) -> dict:
+def run(task: str | Task | type[Task] = "", *, argv: list[str] | None = None, **given) -> dict:
     """A search from Python: run("wordsearch", target="cement", seed=1). Returns its summary.
 
-    task: a name as for --task, or a Task. Without one: score=f and prompt="..", see
+    task: a name as for --task, a Task, or its class. Without: score=f and prompt="..", see
     domains/functions.py. given: flags, with underscores. argv: the command line. Raises UserError.
     """
     task = task or from_function(given)

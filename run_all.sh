@@ -154,13 +154,13 @@ real() {
              --budget "$(size 500 20)" --n-on-policy 0 --n-greedy 0 --n-neighbors 10
     done
     for target in $(words published | first 10); do
-      for method in migrate+screen+novelty ns; do
+      for method in ns+screen+novelty migrate+screen+novelty ns; do
         search real/words-500 wordsearch "$target" "$method" "$seed" $flags \
                --budget "$(size 500 20)"
       done
     done
     for target in $(easy_arc_tasks | first 10); do
-      search real/arc arc "$target" migrate+novelty "$seed" $flags --proposals "$(size 100 10)"
+      search real/arc arc "$target" migrate+novelty "$seed" $flags --proposals "$(size 300 10)"
     done
   done
 }

@@ -34,7 +34,7 @@ from migrate import METHODS, Archive, Ask, Method, Row
 from runlog.errors import UserError
 from runlog.folder import Run
 from runlog.ledger import Evaluation, read_jsonl
-from runlog.settings import RunOptions
+from runlog.settings import RunOptions, make_task
 from tasks import Score, WordSearch
 from tests.support import (
     HERE,
@@ -676,6 +676,11 @@ def test_a_search_from_python_is_the_search_of_the_command_line(tmp_path, capsys
         migrate.run("wordsearch", stepps=2)
     with pytest.raises(UserError, match="no setting patience"):     # not a setting of this method
         migrate.run("wordsearch", method="migrate", patience=2)
+    with pytest.raises(UserError, match=r"target: the task is made already.* WordSearch\(\.\.\)"):
+        migrate.run(WordSearch(), target="cement")
+    del arguments["proposals"], arguments["preset"]
+    task, known = make_task(WordSearch, arguments, migrate.load_task_class)
+    assert task == WordSearch(**arguments) and known == {**arguments, "task": "wordsearch"}
 
 
 def test_the_bundled_policy_is_the_default_model_and_says_so():

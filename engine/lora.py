@@ -55,7 +55,7 @@ def without_weights(source: str):
 @contextlib.contextmanager
 def no_needless_bitsandbytes():
     """Keeps peft from importing bitsandbytes, which takes a fifth of the start of a search: it
-    brings a compiler along. Loading 4-bit weights has imported it already; then this does nothing."""
+    brings a compiler along. Where 4-bit weights were loaded it is there; then this does nothing."""
     name = "bitsandbytes"
     if name in sys.modules:
         yield

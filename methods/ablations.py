@@ -20,24 +20,24 @@ from runlog.slow import torch
 
 def std(method: Method) -> Method:
     """Divides advantages by the group's standard deviation: GRPO as first published."""
-    def advantages(rows, scores):
-        worth, in_loss = method.advantages(rows, scores)
-        if len(scores) > 1:         # one row has no deviation
-            worth = worth / scores.std().clamp(min=1e-8)
-        return worth, in_loss
+    def advantages(rows, rewards):
+        A, in_loss = method.advantages(rows, rewards)
+        if len(rewards) > 1:        # one row has no deviation
+            A = A / rewards.std().clamp(min=1e-8)
+        return A, in_loss
     return replace(method, advantages=advantages)
 
 
 def valid_mean(method: Method) -> Method:
     """Takes invalid rows out of the group: they are not in the loss, and their zeros do not lower
     the mean of the others."""
-    def advantages(rows, scores):
+    def advantages(rows, rewards):
         valid = torch.tensor([row.valid for row in rows])                               # (G,)
-        worth, in_loss = method.advantages(rows, scores)
+        A, in_loss = method.advantages(rows, rewards)
         if valid.any():
-            mean = worth[valid].mean()      # whatever the method takes away, the mean goes with it
-            worth = (worth - mean).masked_fill(~valid, 0.0)
-        return worth, in_loss & valid
+            mean = A[valid].mean()      # whatever the method takes away, the mean goes with it
+            A = (A - mean).masked_fill(~valid, 0.0)
+        return A, in_loss & valid
     return replace(method, advantages=advantages)
 
 

@@ -49,20 +49,20 @@ def entropic_eta(scores) -> float:
     return high
 
 
-def entropic_advantages(rows: list, scores):
+def entropic_advantages(rows: list, rewards):
     """A_i = exp(eta r_i) / mean_{j != i} exp(eta r_j) - 1, (G,), and all rows in the loss, (G,).
 
     This is the gradient of log E[exp(eta r)], with a leave-one-out estimate of the expectation. The
-    best rows get nearly all of the push. Equal scores: all 0.
+    best rows get nearly all of the push. Equal rewards: all 0. rewards r: (G,).
     """
-    G = len(scores)
+    G = len(rewards)
     in_loss = torch.ones(G, dtype=torch.bool)
-    log_weights = entropic_eta(scores) * (scores - scores.max()).double()               # (G,)
+    log_weights = entropic_eta(rewards) * (rewards - rewards.max()).double()            # (G,)
     if not log_weights.any():
-        return torch.zeros_like(scores), in_loss
+        return torch.zeros_like(rewards), in_loss
     others = log_weights.repeat(G, 1).fill_diagonal_(-torch.inf)                        # (G, G)
     log_mean = others.logsumexp(1) - math.log(G - 1)
-    return torch.expm1(log_weights - log_mean).to(scores.dtype), in_loss
+    return torch.expm1(log_weights - log_mean).to(rewards.dtype), in_loss
 
 
 def puct(score: float, best_child: float | None, visits: int, rank: int, N: int,

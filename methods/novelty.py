@@ -70,17 +70,17 @@ class Novelty:
                 row.kept = True
         return rows
 
-    def advantages(self, rows: list[Row], scores):
-        """The method's own advantages, as if every repeat had scored 0; (G,) and (G,) bool.
+    def advantages(self, rows: list[Row], rewards):
+        """The method's own advantages, as if every repeat had a reward of 0; (G,) and (G,) bool.
 
         A replay is no repeat: it is there because it is known.
         """
         repeat = torch.tensor([row.origin != GREEDY and not row.new for row in rows])       # (G,)
-        worth, in_loss = self.method.advantages(rows, scores.masked_fill(repeat, 0.0))
+        A, in_loss = self.method.advantages(rows, rewards.masked_fill(repeat, 0.0))
         if self.pull_only:
             neighbor = torch.tensor([row.origin == NEIGHBOR for row in rows])
-            in_loss = in_loss & ~(neighbor & (worth < 0))
-        return worth, in_loss
+            in_loss = in_loss & ~(neighbor & (A < 0))
+        return A, in_loss
 
     def restart(self, archive: Archive, start: int, top_k: int) -> bool:
         """Whether the best k of what came since `start` have not changed for so long.

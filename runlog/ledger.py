@@ -24,8 +24,7 @@ class Evaluation:
     candidate: str
     score: float            # f(candidate)
     valid: bool             # False: it could not be scored; never a parent, never replayed
-    # The tokens that a replay trains on: those sampled, the first EOS included, or the task's
-    # rendering where a completion held several candidates. None: warm start.
+    # The completion that held it, as it was sampled, the first EOS included. None: warm start.
     tokens: list[int] | None = None
     # What else the scorer said. {"lower_is_better": true}: of the task's scores the lowest is best.
     info: dict = field(default_factory=dict)

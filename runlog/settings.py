@@ -193,14 +193,18 @@ def from_files(task, given: dict, *known) -> dict:
 
 
 def make_task(task, given: dict, load_class) -> tuple:
-    """The task, and `given` with the name of its class in it. task: a name, or an instance.
-    load_class: from a name to a class; it checks the class, also one that it is given."""
-    if not isinstance(task, str):
-        load_class(type(task))
-        return task, {"task": task.name} | given
-    cls = load_class(task)
+    """The task, and `given` with its name in it. task: a name, a class, or an instance. load_class:
+    from a name to a class; it checks the class, also one that it is given. Raises UserError, also
+    for what an instance has been made with already."""
+    cls = load_class(task if isinstance(task, (str, type)) else type(task))
     options = {f.name: given[f.name] for f in fields(cls) if f.name in given}
-    return cls(**options), {**given, "task": task}
+    if not isinstance(task, (str, type)):
+        late = options.keys() - {"seed"}
+        if late:
+            raise UserError(f"{', '.join(sorted(late))}: the task is made already, so give it to "
+                            f"{cls.__name__}(..)")
+        return task, {"task": task.name} | given
+    return cls(**options), {**given, "task": task if isinstance(task, str) else cls.name}
 
 
 def run_options(given: dict) -> RunOptions:

@@ -132,6 +132,21 @@ def test_one_step_needs_no_other_file_than_tasks():
                       "sample", "token_logprobs", "fit_into_memory"}
 
 
+def test_the_method_is_read_from_top_to_bottom():
+    """Catches: a function that is used above the place where it is defined."""
+    tree = ast.parse((HERE / "migrate.py").read_text())
+    defined = {node.name: node.lineno for node in tree.body
+               if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    assert len(defined) > 30
+    for name, line in defined.items():
+        [body] = [node for node in tree.body if getattr(node, "name", None) == name]
+        own = {node.arg for node in ast.walk(body) if isinstance(node, ast.arg)}
+        used = {node.id for statement in body.body for node in ast.walk(statement)
+                if isinstance(node, ast.Name)} - own
+        below = {other for other in used & defined.keys() if defined[other] > line}
+        assert not below, f"{name} uses {below}, which stand below it"
+
+
 def test_the_top_level_holds_what_a_visitor_expects():
     files = subprocess.run(["git", "ls-files"], cwd=HERE, capture_output=True, text=True,
                            check=True).stdout.split()
