@@ -122,7 +122,6 @@ class Task:
         """Parents with their scores from the archive."""
         return [(c, self.archive[c].score if c in self.archive else 0.0) for c in parents]
 
-
     @property
     def own_scale(self) -> bool:
         """Whether scores may be any numbers, and not only those from 0 to 1."""
@@ -167,8 +166,8 @@ class WordSearch(Task):
     """Semantle: find a hidden English word from how close in meaning each guess is (paper).
 
     f(guess) = 1 for the word itself, else cos(e(q(guess)), e(q(target))), cut to [0, 0.9999]. q(w) is
-    the question "What is a w?" and e embeds a sentence. What is not one English word in plain letters
-    is no candidate. A word that is not in the table is invalid: f = 0."""
+    the question "What is a w?" and e embeds a sentence. What is not one English word in plain
+    letters is no candidate. A word that is not in the table is invalid: f = 0."""
     target: str = "computer"            # the hidden word; "random" draws one by --seed, kept secret
     embedder: str = ""                  # Hub name or folder of a sentence encoder; empty: the table
     warm_start_words: int = 20          # random words, never the target, scored before the search
