@@ -165,8 +165,8 @@ def from_function(given: dict) -> Task | str:
 class WordSearch(Task):
     """Semantle: find a hidden English word from how close in meaning each guess is (paper).
 
-    f(guess) = 1 for the word itself, else cos(e(q(guess)), e(q(target))), cut to [0, 0.9999]. q(w) is
-    the question "What is a w?" and e embeds a sentence. What is not one English word in plain
+    f(guess) = 1 for the word itself, else cos(e(q(guess)), e(q(target))), cut to [0, 0.9999]. q(w)
+    is the question "What is a w?" and e embeds a sentence. What is not one English word in plain
     letters is no candidate. A word that is not in the table is invalid: f = 0."""
     target: str = "computer"            # the hidden word; "random" draws one by --seed, kept secret
     embedder: str = ""                  # Hub name or folder of a sentence encoder; empty: the table

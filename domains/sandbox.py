@@ -46,6 +46,7 @@ import math
 import os
 import platform
 import random
+import re
 import select
 import signal
 import struct
@@ -66,14 +67,16 @@ import numpy
 MODULES = ("numpy", "math", "collections", "itertools", "functools", "copy", "typing", "random",
            "re", "heapq", "operator", "dataclasses", "enum", "abc", "string", "bisect", "fractions",
            "statistics", "__future__")  # what programs may import, besides scipy
-SCIPY = ("ndimage", "spatial", "signal", "stats", "optimize", "interpolate", "sparse.csgraph",
-         "cluster.hierarchy", "linalg", "fft", "special")       # the parts of scipy that work
+SCIPY = ("ndimage", "spatial", "signal", "stats", "optimize", "interpolate", "integrate",
+         "sparse.csgraph", "cluster.hierarchy", "linalg", "fft", "special")     # the parts that work
 # What programs find without an import. Models that learned to write programs for a library of
 # helpers rely on these names.
 PREDEFINED = {"np": numpy, "numpy": numpy, "List": list, "Tuple": tuple}
 NAMES = ("exec", "eval", "compile", "open", "breakpoint", "__import__", "globals",
          "__builtins__", "__loader__")  # what they may not use
+NO_FILTER = 9                           # exit status of a child that cannot filter system calls
 STOPPED = "it was stopped: time, memory or a crash"
+UNFILTERED = "there is no filter of system calls"
 MAX_SIDE = 64                           # rows and columns of a result, at most
 MAX_OUTPUT = 1 << 20                    # bytes read from a child, at most
 MAX_INPUTS = 10                         # the time limit grows with the inputs, up to this many
@@ -251,7 +254,7 @@ def confine(pipe: int, limits: Limits, n: int, strict: bool, parent: int) -> Non
     """Takes everything from this process but `pipe`, which becomes file descriptor 3.
 
     limits, n: for a program on n inputs. strict: without a filter of system calls the process ends,
-    with status 9. parent: the server.
+    with status NO_FILTER. parent: the server.
     """
     end_with_parent(parent)
     drop_capabilities()
@@ -265,7 +268,7 @@ def confine(pipe: int, limits: Limits, n: int, strict: bool, parent: int) -> Non
         forbid_system_calls()
     except OSError:
         if strict:
-            os._exit(9)
+            os._exit(NO_FILTER)
 
 
 # ------------------------------------------------------------------------------------- the child
@@ -285,14 +288,14 @@ def child(request: dict, pipe: int, modules: dict, parent: int) -> None:
     try:
         exec(compile(request["program"], "program", "exec", dont_inherit=True), space)
     except BaseException as error:
-        line = dumps({"error": f"{type(error).__name__}: {error}"[:200]}) + "\n"
+        line = dumps({"error": f"{type(error).__name__}: {error}"[:400]}) + "\n"
         write(3, (line * len(request["inputs"])).encode())
         leave(0)
     for grid in request["inputs"]:
         try:
             line = {"output": plain(space["transform"](numpy.array(grid, dtype=int)))}
         except BaseException as error:
-            line = {"error": f"{type(error).__name__}: {error}"[:200]}
+            line = {"error": f"{type(error).__name__}: {error}"[:400]}
         write(3, (dumps(line) + "\n").encode())
     leave(0)
 
@@ -344,9 +347,12 @@ def answer(request: dict, modules: dict) -> None:
     os.close(into)
     data = read_lines(output, len(request["inputs"]), Limits(**request["limits"]))
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    _, status = os.waitpid(pid, 0)
     os.close(output)
-    print(json.dumps(checked(data, len(request["inputs"]))), flush=True)
+    answer = checked(data, len(request["inputs"]))
+    if os.waitstatus_to_exitcode(status) == NO_FILTER:
+        answer["errors"] = [UNFILTERED] * len(answer["errors"])
+    print(json.dumps(answer), flush=True)
 
 
 def import_for_programs() -> None:
@@ -361,7 +367,7 @@ def import_for_programs() -> None:
     numpy.zeros((2, 2), int) @ numpy.zeros((2, 2), int)
     # What is seeded with nothing takes its seed from here: default_rng(), random.Random() ..
     numpy.random.bit_generator.randbits = lambda n: 0
-    random.Random = Seeded
+    random.Random = random.SystemRandom = Seeded
     random.seed = lambda a=None, version=2: random._inst.seed(0 if a is None else a, version)
 
 
@@ -376,16 +382,16 @@ class Seeded(random.Random):
 
 
 def import_scipy(text: str) -> None:
-    """Imports the parts of scipy that a program or a file of helpers names. The others would only
-    make each fork slower. Does nothing without scipy: then the program's own import fails."""
+    """Imports scipy if a program or a file of helpers names it; else it would only make each fork
+    slower. All parts at once: what a program finds must not depend on those before it. Does nothing
+    without scipy: then the program's own import fails."""
     if "scipy" not in text:
         return
     for part in SCIPY:
-        if part.split(".")[0] in text:
-            try:
-                importlib.import_module("scipy." + part)
-            except Exception:       # a broken scipy raises anything, and the server must go on
-                return
+        try:
+            importlib.import_module("scipy." + part)
+        except Exception:           # a broken scipy raises anything, and the server must go on
+            return
 
 
 def load_prelude(path: Path) -> dict:
@@ -428,11 +434,17 @@ def checked(data: bytes, n: int) -> dict:
             said = json.loads(line)
             grid = said.get("output")
             outputs.append(grid if is_grid(grid) else None)
-            errors.append("" if is_grid(grid) else str(said.get("error", "no grid"))[:200])
+            errors.append("" if is_grid(grid) else plain_text(str(said.get("error", "no grid"))))
         except (ValueError, AttributeError, RecursionError):
             break
     left = n - len(outputs)
     return {"outputs": outputs + [None] * left, "errors": errors + [STOPPED] * left}
+
+
+def plain_text(error: str) -> str:
+    """What an error says, without what differs from process to process (where an object lies in
+    memory), and without half characters, which no tokenizer takes."""
+    return re.sub(r"0x[0-9a-fA-F]+", "0x..", error).encode(errors="replace").decode()[:200]
 
 
 def is_grid(value) -> bool:
@@ -467,7 +479,7 @@ class Sandbox:
         self.servers = [self._start() for _ in range(workers)]
         self.strict = True
         result = self._ask(self.servers[0], "def transform(g): return g", [[[1]]])
-        if result.outputs == [None]:
+        if result.error == UNFILTERED:
             self.strict = False
             warnings.warn("no filter of system calls here (seccomp): programs run with limits on "
                           "time and memory only, and can reach files and the network. Run this on "

@@ -133,7 +133,10 @@ class Tree:
         self.total += parent is not None
         for e in children:
             best = self.best_child.get(parent.candidate, -math.inf)
-            self.move(parent, max(e.worth, best))
+            # Where the lowest is best, or scores are negative, 0 is a good score, and no child that
+            # could not be scored may have it. A parent is valid, so there is a worst one.
+            worth = e.worth if e.valid else min(0.0, self.ranked[-1].worth)
+            self.move(parent, max(worth, best))
         while parent:
             self.move(parent, self.best_child.get(parent.candidate))
             self.visits[parent.candidate] += 1

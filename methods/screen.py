@@ -12,19 +12,22 @@ an object with the methods `fit` and `rank` of `Surrogate`.
 """
 from __future__ import annotations
 
+import bisect
+import functools
 import itertools
 import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from domains.contract import call
 from migrate import Archive, Ask, Method, Row, derive
 from runlog.errors import UserError
 from runlog.slow import engine, torch
 
 ENOUGH = 10             # valid evaluations, before which nothing is screened
 MOST = 2000             # points of a fit: the best half of them, and as many others at random
-LATER = 50              # of more evaluations than that, the latest fiftieth is not fitted to yet
+LATER = 50              # of more evaluations than that, up to the latest fiftieth is left out
 BLOCK = 64              # candidates whose hidden states are computed together
 JUDGED_ON = 256         # points that processes are judged on, at most
 AT_MOST = 4             # processes of a fit
@@ -75,17 +78,39 @@ class Screen:
             self.surrogate = make() if make else Surrogate(hidden_states(policy, task))
             self.archive, self.fitted = archive, 0
         n = len(archive)
-        n -= n % (n // LATER) if n > MOST else 0
+        if n > MOST:        # a fit at each multiple of a power of two, which is below n / LATER
+            n -= n % 2 ** ((n // LATER).bit_length() - 1)
         if self.fitted != n:
             known = list(itertools.islice(archive.values(), n))
-            self.surrogate.fit([e.candidate for e in known],
-                               [e.worth if e.valid else None for e in known])
+            scores = [e.worth if e.valid else None for e in known]
+            if task.own_scale and isinstance(self.surrogate, Surrogate):
+                scores = as_ranks(scores)       # one huge score would hide all other differences
+            call(self.surrogate.fit, f"fit() of the surrogate of {task.name}", lambda _: True, "",
+                 [e.candidate for e in known], scores)
             self.fitted = n
         if not candidates:
             return []
-        mean, deviation = self.surrogate.rank(candidates)
+        mean, deviation = as_numbers(call(
+            self.surrogate.rank, f"rank() of the surrogate of {task.name}",
+            functools.partial(is_ranking, len(candidates)),
+            "the mean and the deviation of each candidate: two series of finite numbers",
+            candidates))
         beta = 10 ** random.Random(derive(*key, "screen")).uniform(-2, 0)
         return (mean + beta * deviation).tolist()
+
+
+def is_ranking(n: int, value) -> bool:
+    """Whether a value is what rank() of a surrogate returns for n candidates."""
+    try:
+        numbers = as_numbers(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return numbers.shape == (2, n) and bool(numbers.isfinite().all())
+
+
+def as_numbers(value):
+    """Two series, of whatever kind, as one tensor (2, n)."""
+    return torch.stack([torch.as_tensor(series) for series in value])
 
 
 def hidden_states(policy, task) -> Callable:
@@ -141,7 +166,8 @@ class Surrogate:
             self.fitted[kinds, length, noise] = weight, root, torch.cholesky_solve(y[:, None], root)
 
     def rank(self, candidates: list[str]):
-        """The expected score of each candidate and its standard deviation, (n,) each."""
+        """The expected score of each candidate, and its standard deviation within the processes
+        (without how far these lie apart), (n,) each."""
         x = (self.features(candidates).flatten(0, 1).double() - self.center) / self.scale
         mean, variance, apart = 0, 0, self.distances_to(x, self.fitted)
         for (kinds, length, noise), (weight, root, solved) in self.fitted.items():
@@ -177,6 +203,13 @@ class Surrogate:
         order = y.argsort(descending=True, stable=True)
         others = torch.randperm(len(y) - MOST // 2, generator=torch.Generator().manual_seed(0))
         return torch.cat([order[:MOST // 2], order[MOST // 2:][others[:MOST // 2]]]).sort().values
+
+
+def as_ranks(scores: list[float | None]) -> list[float | None]:
+    """For each score the share of scores that are not above it. None stays None."""
+    order = sorted(score for score in scores if score is not None)
+    return [None if score is None else bisect.bisect(order, score) / len(order)
+            for score in scores]
 
 
 def with_worst(scores: list[float | None]):

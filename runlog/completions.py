@@ -2,7 +2,6 @@
 them. Who writes a prompt or a parser must see them."""
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 from runlog.ledger import OPERATOR, read_jsonl
@@ -39,7 +38,10 @@ def by_completion(rows: list) -> list[list]:
     and these share one list of tokens. A row without tokens never was a completion, and one of the
     operator was not written by the policy."""
     sampled = [row for row in rows if row.tokens and row.origin != OPERATOR]
-    return [list(group) for _, group in itertools.groupby(sampled, lambda row: id(row.tokens))]
+    found: dict[int, list] = {}
+    for row in sampled:         # a modifier may have changed their order
+        found.setdefault(id(row.tokens), []).append(row)
+    return list(found.values())
 
 
 def some_of_each_origin(completions: list[list]) -> list[list]:

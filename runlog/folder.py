@@ -25,7 +25,7 @@ import re
 import socket
 import time
 from collections import Counter
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 
 from runlog import flags
@@ -136,7 +136,7 @@ class Run:
         A step that is taken again on a GPU may draw other candidates than the first time. What was
         paid for then is kept all the same.
         """
-        found = {c: self.paid.pop(c) for c in candidates if c in self.paid}
+        found = {c: replace(self.paid.pop(c), step=step) for c in candidates if c in self.paid}
         for c in [c for c, e in self.paid.items() if e.step == step]:
             found[c] = self.paid.pop(c)
         return found

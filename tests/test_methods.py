@@ -366,17 +366,20 @@ def test_puct_by_hand():
 @given(st.integers(0, 10**6))
 def test_puct_chooses_as_if_it_looked_at_every_candidate(seed):
     """Catches: a candidate passed over by the bound, one that stands at an old place after a visit,
-    another choice after a resume than without it."""
+    another choice after a resume than without it, an invalid child that counts as 0 where the
+    lowest score is the best."""
     rng, archive, known = random.Random(seed), Archive(), []
+    info = rng.choice([{}, {"lower_is_better": True}])
     visits, best_child, total, by_name = {}, {}, 0, {}
     for step in range(30):
         chosen = discover.puct_parent(archive, step, 3, None) if step else []
         assert chosen == (discover.puct_parent(Archive(known), step, 3, None) if step else [])
         valid = [e for e in known if e.valid]
         if valid and step:
-            ranked = sorted(valid, key=lambda e: (-e.score, e.index))
-            spread = ranked[0].score - ranked[-1].score
-            values = [discover.puct(e.score, best_child.get(e.candidate),
+            ranked = sorted(valid, key=lambda e: (-e.worth, e.index))
+            worst = min(0, ranked[-1].worth)
+            spread = ranked[0].worth - ranked[-1].worth
+            values = [discover.puct(e.worth, best_child.get(e.candidate),
                                     visits.get(e.candidate, 0), ranked.index(e), len(valid),
                                     spread * math.sqrt(1 + total)) for e in valid]
             assert chosen == [valid[values.index(max(values))]]
@@ -385,12 +388,13 @@ def test_puct_chooses_as_if_it_looked_at_every_candidate(seed):
             parent = chosen[0].candidate if chosen and rng.random() < 0.6 else None
             e = evaluation(len(known) + len(found), step, f"c{len(known) + len(found)}",
                            rng.randrange(6) / 5, parent)
-            e.valid = rng.random() < 0.8
+            e.info, e.valid = info, rng.random() < 0.8
+            e.score *= e.valid
             found.append(e)
             by_name[e.candidate] = e
         if chosen:
             total += 1
-            scores = [e.score for e in found if e.parents]
+            scores = [e.worth if e.valid else worst for e in found if e.parents]
             name = chosen[0].candidate
             if scores:
                 best_child[name] = max([*scores, best_child.get(name, -1)])

@@ -224,7 +224,7 @@ def test_several_candidates_of_a_completion_stand_together():
     def row(tokens, candidate=None):
         return migrate.Row("on-policy", [], tokens, candidate)
     one, same = [1, 2], [1, 2]
-    rows = [row(one, "a"), row(one, "b"), row(same, "a"), row([]), row([3])]
+    rows = [row(one, "a"), row(same, "a"), row(one, "b"), row([]), row([3])]
     assert [[r.candidate for r in of_one] for of_one in by_completion(rows)] == [
         ["a", "b"], ["a"], [None]]
 

@@ -699,6 +699,7 @@ CHANCE = """import random
 import numpy as np
 def transform(grid):
     numbers = [hash("oak") % 10, random.Random().randrange(10), random.randrange(10),
+               random.SystemRandom().randrange(10),
                np.random.default_rng().integers(10), np.random.RandomState().randint(10),
                np.random.randint(10), random.choice(list({"a", "b", "c", "d"})) == "a"]
     random.seed()
@@ -716,6 +717,20 @@ def test_chance_gives_the_same_in_every_process_and_order(sandbox):
     with Sandbox() as fresh:
         results = dict(fresh.run([other, CHANCE], [[[1]]]))
     assert results[1] == first
+
+
+def test_what_ran_before_and_where_it_lies_in_memory_makes_no_difference(sandbox):
+    """Catches: a part of scipy that is there once another program has asked for more; an address or
+    half a character in an error, which goes into the ledger and into prompts."""
+    programs = ["from scipy.integrate import quad\ndef transform(g): return [[int(quad(abs, 0, 2)[0])]]",
+                "names = {}\ndef transform(g): return names[transform]",
+                "def transform(g): raise ValueError(chr(0xD800))"]
+    with Sandbox() as fresh:
+        results = dict(fresh.run(programs, [[[1]]]))
+    stats = "from scipy import stats\ndef transform(g): return g"
+    assert results == {i - 1: result for i, result in sandbox.run([stats, *programs], [[[1]]]) if i}
+    assert results[0].outputs == [[[2]]] and results[2].error == "ValueError: ?"
+    assert results[1].error == "KeyError: <function transform at 0x..>"
 
 
 @pytest.mark.parametrize("body", [

@@ -12,7 +12,7 @@ import migrate
 from engine import chat, hidden_means
 from methods import screen
 from migrate import Archive, Ask, Row
-from runlog.errors import UserError
+from runlog.errors import TaskFailed, UserError
 from runlog.ledger import Evaluation
 from tasks import WordSearch
 from tests.support import (
@@ -227,6 +227,46 @@ def test_of_many_evaluations_the_latest_are_told_late(monkeypatch):
     for n in (100, 101, 102, 201, 202, 203, 204, 207):
         modifier.promise(None, WithSurrogate(), ["a"], archive_of(n), (0, 1))
     assert Lengths.fits == [100, 100, 102, 200, 200, 200, 204, 204]
+    archive, Lengths.fits = archive_of(9000), []
+    modifier.promise(None, WithSurrogate(), ["a"], archive, (0, 1))
+    for n in range(9000, 10000):
+        archive.add([Evaluation(n, 1, n, "on-policy", [], f"new{n}", 0.5, True, [1])])
+        modifier.promise(None, WithSurrogate(), ["a"], archive, (0, 1))
+    assert Lengths.fits == [8960, *range(9088, 10001, 128)]
+
+
+@pytest.mark.parametrize("ranking", [3, ([1.0], [0.1, 0.2]), ([1.0, "x"], [0, 0]),
+                                     ([1.0, math.nan], [0.0, 0.0])])
+def test_a_surrogate_of_a_task_is_held_to_its_contract(ranking, monkeypatch):
+    """Catches: a bare traceback, a candidate without a promise."""
+    monkeypatch.setattr(Lengths, "rank", lambda self, candidates: ranking)
+    modifier = screen.Screen()
+    modifier(migrate.Method(None, None, True))
+    with pytest.raises(TaskFailed, match=r"rank\(\) of the surrogate of letters must return the mean"):
+        modifier.promise(None, WithSurrogate(), ["a", "b"], archive_of(20), (0, 1))
+    monkeypatch.setattr(Lengths, "fit", lambda self, *known: 1 / 0)
+    with pytest.raises(TaskFailed, match=r"fit\(\) of the surrogate .* ZeroDivisionError"):
+        modifier.promise(None, WithSurrogate(), ["a", "b"], archive_of(21), (0, 1))
+
+
+def test_one_huge_score_hides_no_other():
+    """Of a task on a scale of its own the surrogate is told ranks. Catches: a fit to a difference
+    of a million, in which all others vanish."""
+    assert screen.as_ranks([3.0, None, 1e9, -1.0, 3.0]) == [0.75, None, 1.0, 0.25, 0.75]
+
+    class OwnScale(Letters):
+        solved_at = None
+    told = []
+
+    class Recorder(screen.Surrogate):
+        def fit(self, candidates, scores):
+            told.append(scores)
+    modifier = screen.Screen()
+    modifier(migrate.Method(None, None, True))
+    modifier.archive = archive = archive_of(20)
+    modifier.surrogate, modifier.fitted = Recorder(None), 0
+    modifier.promise(None, OwnScale(), [], archive, (0, 1))
+    assert told == [[(i + 1) / 20 for i in range(20)]]
 
 
 def test_equal_scores_are_no_trouble():
