@@ -68,7 +68,7 @@ MODULES = ("numpy", "math", "collections", "itertools", "functools", "copy", "ty
            "re", "heapq", "operator", "dataclasses", "enum", "abc", "string", "bisect", "fractions",
            "statistics", "__future__")  # what programs may import, besides scipy
 SCIPY = ("ndimage", "spatial", "signal", "stats", "optimize", "interpolate", "integrate",
-         "sparse.csgraph", "cluster.hierarchy", "linalg", "fft", "special")     # the parts that work
+         "sparse.csgraph", "cluster.hierarchy", "linalg", "fft", "special")    # the parts that work
 # What programs find without an import. Models that learned to write programs for a library of
 # helpers rely on these names.
 PREDEFINED = {"np": numpy, "numpy": numpy, "List": list, "Tuple": tuple}

@@ -722,7 +722,8 @@ def test_chance_gives_the_same_in_every_process_and_order(sandbox):
 def test_what_ran_before_and_where_it_lies_in_memory_makes_no_difference(sandbox):
     """Catches: a part of scipy that is there once another program has asked for more; an address or
     half a character in an error, which goes into the ledger and into prompts."""
-    programs = ["from scipy.integrate import quad\ndef transform(g): return [[int(quad(abs, 0, 2)[0])]]",
+    programs = ["from scipy.integrate import quad\n"
+                "def transform(g): return [[int(quad(abs, 0, 2)[0])]]",
                 "names = {}\ndef transform(g): return names[transform]",
                 "def transform(g): raise ValueError(chr(0xD800))"]
     with Sandbox() as fresh:
