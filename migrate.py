@@ -321,8 +321,8 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
 
 def replay(policy: Policy, task: Task, archive: Archive, config: Config,
            rng: random.Random) -> list[Row]:
-    """n_greedy completions, uniformly from the archive's top k. None of them comes twice before
-    each has come once."""
+    """n_greedy completions, uniformly from the archive's top k, none twice before each came once.
+    One of the warm start that is longer than max_new_tokens is left out."""
     best = archive.best(config.top_k)
     chosen = []
     while best and len(chosen) < config.n_greedy:
@@ -332,7 +332,7 @@ def replay(policy: Policy, task: Task, archive: Archive, config: Config,
     for row in rows:        # with the span that it had when it was sampled
         parsed = parse_rows(policy, task, row.tokens, Ask([], 1, GREEDY, []))
         row.span = next((other.span for other in parsed if other.candidate == row.candidate), None)
-    return rows
+    return [row for row in rows if len(row.tokens) <= config.max_new_tokens]
 
 
 # --------------------------------------------------------------------------------------------- GRPO
@@ -596,7 +596,7 @@ def run(task: str | Task | type[Task] = "", *, argv: list[str] | None = None, **
         given = settings.from_files(task, given, Config(), METHODS, load_task_class)
     task, given = settings.make_task(task or given.get("task", Config.task), given, load_task_class)
     config, method, modifiers, options = settings.of_search(task, given, Config(), METHODS)
-    with opened(config, options, method, modifiers, task, argv) as this_run:
+    with opened(config, options, method, modifiers, task, argv, given) as this_run:
         if not this_run.finished:
             policy = load_policy(config, settings.model_source(config.model, task), options)
             with this_run.progress(config):

@@ -24,13 +24,14 @@
 #               second thread makes a policy as small as the bundled ones only a sixth faster
 #   MODEL=NAME  another model than the bundled ones, with the published settings
 #   OUT=DIR     where the runs go, and then the CSV files of the tables, too (default: results/runs
-#               and results/)
+#               and results/; smoke-runs in a smoke test, runs-NAME with another model)
 #   SEEDS=..    default: "42 43 44"
 #   PYTHON=..   the interpreter
 set -euo pipefail
 cd "$(dirname "$0")"
-CSV="${OUT:-results}" OUT="${OUT:-results/runs}" SEEDS="${SEEDS:-42 43 44}" MODEL="${MODEL:-}"
-SMOKE="${SMOKE:-}" PYTHON="${PYTHON:-python}" SECTIONS="${*:-wordsearch molecule arc ablations}"
+SMOKE="${SMOKE:-}" MODEL="${MODEL:-}" SEEDS="${SEEDS:-42 43 44}"
+CSV="${OUT:-results}" OUT="${OUT:-results/${SMOKE:+smoke-}runs${MODEL:+-${MODEL//\//_}}}"
+PYTHON="${PYTHON:-python}" SECTIONS="${*:-wordsearch molecule arc ablations}"
 if [ -n "$SMOKE" ]; then SEEDS=42 CSV="$OUT"; fi
 if [ -z "$MODEL" ]; then export OMP_NUM_THREADS=1; fi
 export TOKENIZERS_PARALLELISM=false

@@ -142,8 +142,7 @@ class Task:
 def ready(task: Task, fits: Callable, archive: dict, policy: str, size: float,
           say: Callable[[str], None]) -> Checked:
     """The task as a search uses it: it knows the model and the archive, and is held to what it
-    should do. policy: the bundled policy, by its folder; "": another model, of `size` parameters.
-    """
+    should do. policy: the bundled policy, by its folder; "": another model (size: parameters)."""
     task.fits, task.archive, task.policy = fits, archive, policy
     task.meet(bool(policy), size)
     return Checked(task, policy, say)
@@ -252,8 +251,8 @@ class Molecule(Task):
             from domains import graph_operators, objectives  # here: RDKit takes a second to import
         except ImportError as error:
             raise UserError("molecules need RDKit: pip install -r requirements.txt") from error
-        self.canonical, self.objective_scores = objectives.canonical, objectives.scores
-        self.children = graph_operators.children
+        self.canonical, self.children = objectives.canonical, graph_operators.children
+        self.objective_scores = objectives.scores
         self.words, self.rewards = molecule_prompts.goal(self.target, objectives.OBJECTIVES)
         self.has_processes = self.target in docking.PROTEINS
         self.meet(bundled=True, size=0)
@@ -280,8 +279,10 @@ class Molecule(Task):
         else:
             scores = self.objective_scores(self.target, candidates)
         for smiles, value, info in scores:
-            in_range = min(max(value or 0.0, 0.0), 1.0)
-            yield smiles, Score(in_range, valid=value is not None, info=info)
+            yield smiles, Score(min(max(value or 0.0, 0.0), 1.0), value is not None, info)
+
+    def solved(self, score: Score) -> bool:     # a docking score is cut at 1, which is no end
+        return not self.has_processes and super().solved(score)
 
     def neighbors(self, best: list[str], n: int, rng) -> list[tuple[str, list[str]]]:
         return self.children(best, n, rng)

@@ -45,12 +45,15 @@ def smallest_failure(pairs: list[Pair], result: Result) -> Failure | None:
 
 def fitted(style: str, request: Request, fits: Callable[[Prompt], bool]) -> Prompt:
     """The prompt for a request, shortened until it fits the model's context: first examples are
-    left out, down to one, then the largest training pairs, down to one, then the last example."""
+    left out, down to one, then the largest training pairs, down to one, then the last example.
+
+    For several programs no training pair is left out: then the prompt stays too long, and the
+    search leaves out the worst program. The bundled policy reads the last one alone."""
     n_shots = len(SHOTS) if style == "few-shot" else 0
-    pairs = list(request.pairs)
+    pairs, several = list(request.pairs), len(request.tried) > 1 and style != "bundled"
     while True:
         prompt = program(style, request._replace(pairs=pairs), n_shots)
-        if fits(prompt) or (len(pairs) == 1 and n_shots == 0):
+        if fits(prompt) or (n_shots < 2 and several) or (len(pairs) == 1 and n_shots == 0):
             return prompt
         if n_shots > 1 or len(pairs) == 1:
             n_shots -= 1

@@ -3,9 +3,11 @@
     python -m domains.docking DRD2 "CC(=O)Nc1ccc(O)cc1"
 
 docks one molecule and prints one line of JSON: vina (kcal/mol) and qed. The score of a molecule is
-(García-Ortegón et al. 2022)
+that of the paper:
 
     f = 1 - ((vina + (1 - QED)) + 12) / 10, clipped to [0, 1]
+
+In DOCKSTRING's own benchmark (García-Ortegón et al. 2022) 1 - QED weighs ten times as much.
 
 Each molecule is docked by a process of its own, which runs this file. Three things can go wrong
 there: RDKit and Open Babel can hang or crash on what a model wrote, and Vina can take very long.

@@ -1,4 +1,6 @@
-"""Crossover and mutation of molecules, as Graph GA has them (Jensen 2019): on graphs, by reactions.
+"""Crossover and mutation of molecules after Graph GA (Jensen 2019): on graphs, by reactions.
+
+One of its cuts is missing: here two bonds of a ring that share an atom are never cut together.
 
 All draws come from the `rng` that is given (random.Random). A function that makes a molecule
 returns it sanitised, or None if it came to nothing. Graph GA, the baseline, breeds with them

@@ -115,13 +115,14 @@ def vote(solvers: list[tuple[str, list[Grid | None]]], truth: list[Grid | None])
     """The majority vote of the programs that solve every training pair.
 
     solvers: (program, its outputs for all test inputs). All outputs of a program together are one
-    answer, and each program has one vote. Of answers with equally many votes the one with the
-    shortest program wins. truth: the test outputs; pass@k and the oracle are None if one is secret.
-    Returns how many programs voted, the two best answers, pass@1 and pass@2 (the truth is among the
-    first 1 or 2 answers) and the oracle (it is among all answers).
+    answer, and each program has one vote; one that fails on a test input has none. Of answers with
+    equally many votes the one with the shortest program wins. truth: the test outputs; pass@k and
+    the oracle are None if one is secret. Returns how many programs solve, the two best answers,
+    pass@1 and pass@2 (the truth is among the first 1 or 2 answers) and the oracle (it is among all
+    answers).
     """
     programs: dict[str, list[str]] = {}         # answer, as JSON -> the programs that give it
-    for program, outputs in solvers:
+    for program, outputs in [solver for solver in solvers if None not in solver[1]]:
         programs.setdefault(json.dumps(outputs), []).append(program)
 
     def order(answer: str) -> tuple[int, int, str]:

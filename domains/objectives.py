@@ -47,12 +47,17 @@ def canonical(text: str) -> str | None:
 
 
 def canonical_once(text: str) -> str | None:
-    """The SMILES that RDKit writes for a molecule; None for no molecule, or a too large one."""
+    """The SMILES that RDKit writes for a molecule; None for no molecule, or a too large one. The
+    numbers of an atom map are taken away: a molecule with them is no other molecule."""
     if not 0 < len(text) <= MAX_LENGTH or re.search(r"\s", text):
         return None
     mol = Chem.MolFromSmiles(text)
     if mol is None or not 1 <= mol.GetNumHeavyAtoms() <= MAX_HEAVY_ATOMS:
         return None
+    for atom in mol.GetAtoms():
+        if atom.GetAtomicNum() == 0:        # "*": any atom
+            return None
+        atom.SetAtomMapNum(0)
     return Chem.MolToSmiles(mol)
 
 

@@ -1,8 +1,8 @@
 """sample and token_logprobs of migrate.py for a group under one prompt: faster, in less memory.
 
 The prompt is computed once for all rows of a group, not once a row. Samples and gradients are those
-of the plain functions; tests/test_engine.py compares them. Where a model does not allow it, why_not
-says why, and migrate.py uses its plain functions.
+of the plain functions (but see decode.draw); tests/test_engine.py compares them. Where a model does
+not allow it, why_not says why, and migrate.py uses its plain functions.
 
 Letters in shape comments: n rows, P prompt tokens, T completion tokens, V vocabulary, d width of
 the model, H heads of the queries, K heads of the keys, D width of a head.

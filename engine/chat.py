@@ -26,8 +26,8 @@ def encode(policy, prompt: str | list[dict]) -> list[int]:
     """
     ids = encode_turns(policy.tokenizer, conversation(prompt), policy.eos_ids)
     context, longest = context_of(policy.model.config), policy.generation.max_new_tokens
-    if not ids:
-        raise UserError("the prompt is empty: the model needs a token to begin with")
+    if len(ids) < 2:
+        raise UserError("the prompt is empty, or a single token: the model needs two to begin with")
     if len(ids) + longest > context:
         raise UserError(f"the prompt has {len(ids)} tokens, which with --max-new-tokens {longest} "
                         f"is more than the model's context of {context:.0f}")
@@ -48,6 +48,8 @@ def context_of(config) -> float:
     what the model was first trained on. Keys of a prompt would then depend on what follows it, so
     the context ends there.
     """
+    if hasattr(config, "get_text_config"):      # of a model that sees pictures, too
+        config = config.get_text_config(decoder=True)
     rope = getattr(config, "rope_parameters", None) or {}
     context = getattr(config, "max_position_embeddings", None) or math.inf
     if rope.get("rope_type") in ("longrope", "dynamic"):
@@ -129,7 +131,7 @@ def spans(tokenizer, tokens: list[int], candidates: list[str]) -> list[tuple[int
         return tokenizer.decode(ids, skip_special_tokens=True)
     text = decode(tokens)
     ends = [len(decode(tokens[:end])) for end in range(1, len(tokens) + 1)]     # in characters
-    found, start = [], text.rfind(END_OF_THOUGHT) + 1
+    found, start = [], len(text) - len(text.rpartition(END_OF_THOUGHT)[2])
     for candidate in candidates:
         place = place_of(candidate, text, start)
         if place is None:
@@ -169,8 +171,11 @@ def behind_answer(tokenizer, *turns: dict) -> list[int]:
 
 def special_end(tokenizer) -> int | None:
     """The special token that the chat template writes right behind an answer, if it does."""
-    first = behind_answer(tokenizer)[:1]
-    return first[0] if first and first[0] in tokenizer.added_tokens_decoder else None
+    for first in behind_answer(tokenizer)[:1]:
+        added = tokenizer.added_tokens_decoder.get(first)
+        if added and (added.special or added.content.strip()):      # not a token for blank lines
+            return first
+    return None
 
 
 def end_of_turn(tokenizer, eos_ids: frozenset[int]) -> int:

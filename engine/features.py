@@ -23,9 +23,9 @@ def hidden_means(model, texts: list[list[int]], prefix: list[int] = ()):
     if len(texts) > size:
         return torch.cat([hidden_means(model, texts[i:i + size], prefix)
                           for i in range(0, len(texts), size)], dim=1)
-    inner = inner_model(model)
+    inner, text = inner_model(model), model.config.get_text_config(decoder=True)
     layers = next(m for m in inner.modules() if isinstance(m, torch.nn.ModuleList)
-                  and len(m) == model.config.num_hidden_layers)
+                  and len(m) == text.num_hidden_layers)
     wanted = [layers[i] for i in dict.fromkeys(max(0, round(depth * len(layers)) - 1)
                                                for depth in DEPTHS)]
     ids = torch.tensor([[*prefix, *ids] + [0] * (T - len(ids)) for ids in texts],

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import warnings
 from pathlib import Path
 
@@ -118,7 +119,9 @@ def exact_sampling(model, tokenizer, source: str, config):
                special_end(tokenizer)} - {None}
     if not eos_ids:
         raise UserError(f"{source} defines no end-of-sequence token: a completion would never end")
-    pad = min(eos_ids) if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    pad = tokenizer.pad_token_id        # some tokenizers have one that the model has no vector for
+    if pad is None or pad >= getattr(model.get_input_embeddings(), "num_embeddings", math.inf):
+        pad = min(eos_ids)
     model.generation_config = transformers.GenerationConfig(
         do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0, typical_p=1.0,
         repetition_penalty=1.0, no_repeat_ngram_size=0, num_beams=1, use_cache=True,

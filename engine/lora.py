@@ -103,8 +103,9 @@ def check_targets(model, source: str, targets: list[str]) -> None:
         names = dict.fromkeys(leaf(name) for name in linear_layers(model))
         raise UserError(f"--lora-targets {','.join(targets)} does not fit {source}, which has no "
                         f"layer {missing[0]!r}: choose from {', '.join(names)}, or all-linear")
-    if any(model.get_output_embeddings() in called(target) for target in targets):
-        raise UserError("--lora-targets: the output layer stays as it is")
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    if any(layer in called(target) for target in targets for layer in ends):
+        raise UserError("--lora-targets: the embeddings and the output layer stay as they are")
 
 
 def all_linear(model) -> str | list[str]:

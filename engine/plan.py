@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import psutil
 import torch
@@ -9,6 +10,8 @@ import torch
 from engine.logprobs import completion_pass, prompt_pass
 from engine.memory import CHUNK, activations
 from runlog.errors import UserError
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(model) -> int:
@@ -19,7 +22,16 @@ def free_memory(model) -> int:
         free = [torch.cuda.mem_get_info(d)[0] + torch.cuda.memory_reserved(d)
                 - torch.cuda.memory_allocated(d) for d in devices]
         return len(devices) * min(free)
-    return psutil.virtual_memory().available
+    return min(psutil.virtual_memory().available, of_container())
+
+
+def of_container() -> float:
+    """Bytes that this process's container still allows; infinite where it does not say."""
+    try:
+        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        return max(0, most - used)
+    except (OSError, ValueError):       # no container, or "max"
+        return math.inf
 
 
 def fit_into_memory(policy, prompt_ids: list[int], config, token_logprobs) -> str:
@@ -37,7 +49,8 @@ def fit_into_memory(policy, prompt_ids: list[int], config, token_logprobs) -> st
                         f"{in_units(free)} are free: choose a group of {free // (2 * logits)} rows "
                         "or less")
     if policy.slow_because:
-        plan = plan_plain(policy.model, one_row, G, policy.micro_batch)
+        plan = plan_plain(policy.model, one_row, G, config.max_new_tokens,
+                          policy.micro_batch)
     else:
         plan = plan_shared(policy.model, prompt_ids, G, config.max_new_tokens, config.temperature,
                            policy.micro_batch)
@@ -60,8 +73,9 @@ def plan_shared(model, prompt_ids: list[int], G: int, T: int, tau: float,
     of_row = max(activations(model, lambda row=row: completion_pass(model, leaves, row, tau))[0]
                  for row in rows)
     V = model.get_output_embeddings().out_features
-    # the prompt's keys and values with their gradients, and the logits of a chunk
+    # the prompt's keys and values with their gradients, the logits of a chunk, the optimizer
     fixed = 2 * sum(x.nbytes for x in prompt) + 4 * 4 * max(V, min(CHUNK, G * T * V))
+    fixed += of_optimizer(model)
     free = free_memory(model)
     too_much = rows_that_fit(free, fixed + of_prompt, of_row) < (size or 1)
     if too_much and model.device.type != "cpu":     # on the CPU there is nowhere else to put them
@@ -71,14 +85,20 @@ def plan_shared(model, prompt_ids: list[int], G: int, T: int, tau: float,
     return rows, False, line
 
 
-def plan_plain(model, one_row, G: int, size: int = 0) -> tuple[int, bool, str]:
+def plan_plain(model, one_row, G: int, T: int, size: int = 0) -> tuple[int, bool, str]:
     """The same for the plain path, which computes the prompt anew for each row.
 
     one_row: computes the log-probabilities of one row of full length.
     """
     of_row, _ = activations(model, one_row)
-    rows, line = micro_batches(free_memory(model), 0, of_row, G, size)
+    of_row += 4 * 4 * T * model.get_output_embeddings().out_features    # (T, V) in fp32, in passing
+    rows, line = micro_batches(free_memory(model), of_optimizer(model), of_row, G, size)
     return rows, False, line
+
+
+def of_optimizer(model) -> int:
+    """Bytes of the gradients and of AdamW's two moments, which come after the first update."""
+    return 3 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
 
 
 def rows_that_fit(free: int, fixed: int, of_row: int) -> int:

@@ -9,6 +9,7 @@ import operator
 import re
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 
 import tasks
 
@@ -21,7 +22,7 @@ def value_of(node, used):
     """The value of a syntax tree, whose numbers are counted in `used`. Raises ValueError."""
     if isinstance(node, ast.Constant):
         used[node.value] += 1
-        return node.value
+        return Fraction(node.value)         # exact: 3125 is (25 + 50/3) * 75
     if isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
         return OPERATORS[type(node.op)](value_of(node.operand, used))
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
@@ -59,7 +60,7 @@ class Expression(tasks.Task):
             if distance is None or used - allowed:
                 yield text, tasks.INVALID           # no expression, or numbers that are not allowed
             else:
-                yield text, distance
+                yield text, float(distance)
 
     def warm_start(self, seed):         # scored before the search
         return self.numbers.split()

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from reports.labels import command_of
 from runlog.errors import printable
 from runlog.ledger import Evaluation, best_first
 
@@ -124,7 +125,7 @@ def model_card(repo: str, record: dict, summary: dict, evaluations: list[Evaluat
     task, target = (" ".join(str(summary[key]).split()) for key in ("task", "target"))
     problem = f"{task}: {target}" if target else task
     command = ["python", "migrate.py", *without_flags(
-        record["command"], "--out", "--init-adapter", "--resume", "--config", "--track")]
+        command_of(record), "--out", "--init-adapter", "--resume", "--config", "--track")]
     go_on = [*command, "--init-adapter", repo]
     if record["config"].get("init_adapter"):
         command += ["--init-adapter", record["config"]["init_adapter"]]

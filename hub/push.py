@@ -23,6 +23,7 @@ from hub.card import describe_base, model_card
 from reports.pages import search_picture
 from runlog.errors import UserError, one_line
 from runlog.ledger import read_evaluations
+from runlog.settings import is_bundled
 
 # They go into a folder of their own: a config.json at the top would be a model's.
 SEARCH = ("config.json", "summary.json", "evals.jsonl", "steps.jsonl")
@@ -101,6 +102,9 @@ def claim(repo: str, files: dict[str, bytes], private: bool) -> bool:
             raise
     else:
         return True
+    if private and not api.repo_info(repo).private:
+        raise UserError(f"{repo} exists and is public: make it private on the Hub, or choose "
+                        "another name")
     present = set(api.list_repo_files(repo))
     if present <= {".gitattributes"}:
         return True
@@ -148,7 +152,8 @@ def artifact(folder: Path, repo: str, base: str) -> dict[str, bytes]:
                        for name in ("config.json", "summary.json"))
     evaluations = sorted(read_evaluations(folder), key=lambda e: e.index)
     adapter = json.loads((folder / "adapter" / ADAPTER_CONFIG).read_text())
-    described = describe_base(adapter[BASE_NAME], record["config"]["model"] == "tiny", base)
+    bundled = record["config"]["model"] == "tiny" or is_bundled(adapter[BASE_NAME], None)
+    described = describe_base(adapter[BASE_NAME], bundled, base)
     adapter[BASE_NAME] = described.name
     card = model_card(repo, record, summary, evaluations, described)
     files = {"README.md": str(card).encode(),

@@ -29,6 +29,13 @@ TARGETS = Path(__file__).resolve().parent.parent / "data" / "wordsearch_targets.
 
 
 def main(argv: list[str]) -> None:
+    try:
+        run(argv)
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
+
+
+def run(argv: list[str]) -> None:
     args = parse_arguments(argv)
     folders = find_runs(args.paths)
     if args.svg:

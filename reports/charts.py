@@ -259,7 +259,7 @@ def picture(spec: dict, width: int = 920, **rows: list[dict]) -> str:
     # Vega numbers its ids on and on. Here they begin with 0, so that a picture is the same whenever
     # it is drawn, and have a prefix of its own, so that two pictures on a page do not mix.
     order = {name: i for i, name in enumerate(re.findall(r'\bid="([^"]+)"', drawn))}
-    drawn = re.sub(r'(\bid="|url\(#)([^")]+)', lambda m: f"{m[1]}id-{order[m[2]]}", drawn)
+    drawn = re.sub(r'(\bid="|url\(#)([^")]+)', lambda m: f"{m[1]}id-{order.get(m[2], '')}", drawn)
     prefix = hashlib.sha256(drawn.encode()).hexdigest()[:6]
     drawn = re.sub(r'(\bid="|url\(#)id-', rf"\g<1>p{prefix}-", drawn)
     drawn = re.sub(r' (?:d|transform)="[^"]*"', shorter, drawn)

@@ -13,8 +13,7 @@ import tasks
 from runlog.settings import COUNTS
 
 NOT_IN_LABELS = frozenset(
-    "task target seed method preset model candidates_per_completion data "      # shown elsewhere
-    "proposals steps budget after_solved "
+    "task target seed method preset model data proposals steps budget "         # shown elsewhere
     "out resume config track engine micro_batch".split())                       # no other result
 
 
@@ -27,12 +26,20 @@ def label(method: str, record: dict) -> str:
     """
     settings = all_settings(record)
     changed = (named_in(record.get("command", []), settings) | differing_from_preset(method, record)
-               | differing_options(record))
+               | differing_options(record) | set(record.get("given", [])) & settings.keys())
     parts = [method]
     if changed & set(COUNTS):
         parts.append(f"({','.join(str(settings[name]) for name in COUNTS)})")
     shown = changed - set(COUNTS) - NOT_IN_LABELS
     return " ".join([*parts, *sorted(as_flag(name, settings[name]) for name in shown)])
+
+
+def command_of(record: dict) -> list[str]:
+    """The flags of a search; of one that was started from Python, those of what it was given."""
+    settings = all_settings(record)
+    return record.get("command") or [f"--{as_flag(name, settings[name])}"
+                                     for name in record.get("given", [])
+                                     if settings.get(name) not in ("", None)]
 
 
 def base_name(method: str) -> str:

@@ -21,6 +21,7 @@ from reports.charts import (
     standalone,
 )
 from reports.colours import IN_GROUPS, ORIGINS, OTHER
+from reports.labels import command_of
 from reports.markup import (
     columns,
     document,
@@ -361,7 +362,7 @@ def training(present: set[str]) -> str:
 def how_it_was_made(run: RunFiles) -> str:
     """The command, and the settings and the summary to unfold."""
     record = run.record
-    command = shlex.join(["python", *record["program"], *record["command"]])
+    command = shlex.join(["python", *record["program"], *command_of(record)])
     parts = [f"<h2>Command</h2><pre>{esc(command)}</pre>",
              f"<details><summary>Settings</summary>{pairs(settings_of(record))}</details>"]
     if run.summary:

@@ -68,7 +68,9 @@ def task_of(record: dict, task_file: str = "") -> tasks.Task | None:
     """
     try:
         name, options = record["config"]["task"], dict(record["options"])
-        options.pop("arc_prelude", None)
+        # Nor does a stranger say how many processes there are, or how long they run.
+        options = {name: value for name, value in options.items()
+                   if name not in ("arc_prelude", "workers") and not name.endswith("_seconds")}
         if name not in tasks.TASKS and not task_file:
             return None
         return tasks.load_task_class(name if name in tasks.TASKS else task_file)(**options)
@@ -141,6 +143,7 @@ def clean_record(record: dict) -> dict:
     return {"config": config, "modifiers": modifiers, **parts,
             "command": texts_in(record, "command"),
             "program": texts_in(record, "program") or ["migrate.py"],
+            "given": texts_in(record, "given"),
             **names_in(record, {"date": "", "machine": ""})}
 
 

@@ -92,13 +92,14 @@ def row_of(run: RunFiles, groups: dict[str, str]) -> dict:
     """The row of a finished run. Fields without a value are empty text, as in CSV files."""
     summary, config = run.summary, run.record["config"]
     budget = config.get("budget")
-    limit = budget or config["proposals"] or summary["proposals"] or 1
+    fixed = None if config.get("steps") else config["proposals"]    # steps may redraw: any number
+    limit = budget or fixed or summary["proposals"] or 1
     counted = [e for e in run.evaluations if e.step == 0 or budget or e.proposal <= limit]
     best = best_first(counted, 1)
     task = task_name(summary, config)
     row = {"task": task, "target": summary["target"],
            "group": group_of(task, summary["target"], groups),
-           "protocol": protocol(summary, budget, limit),
+           "protocol": protocol(summary, config, limit),
            "method": in_one_line(label(summary["method"], run.record)), "seed": summary["seed"],
            "limit": limit, "guesses": "", "found": 0, "best_score": 0.0, "best": ""}
     if best:
@@ -128,12 +129,14 @@ def task_name(summary: dict, config: dict) -> str:
     return f"{name} ({Path(source).name})"
 
 
-def protocol(summary: dict, budget: int | None, limit: int) -> str:
+def protocol(summary: dict, config: dict, limit: int) -> str:
     """The preset, behind the model unless that is the bundled policy, and the number fixed."""
     preset = summary["preset"]
     if summary.get("model", "") not in WITHOUT_POLICY:
         preset = f"{summary['model']} {preset}"
-    return f"{preset}, {limit} {'evaluations' if budget else 'proposals'}"
+    if config.get("steps") and not config.get("budget"):
+        return f"{preset}, {config['steps']} steps"
+    return f"{preset}, {limit} {'evaluations' if config.get('budget') else 'proposals'}"
 
 
 def group_of(task: str, target: str, groups: dict[str, str]) -> str:
@@ -168,7 +171,10 @@ def passes(run: RunFiles, counted: list[Evaluation]) -> bool:
     if task is None:
         return bool(run.summary.get("pass@2"))
     scored = [(e.candidate, tasks.Score(e.score, e.valid, e.info)) for e in counted]
-    return bool(task.conclude(scored)["pass@2"])
+    try:
+        return bool(task.conclude(scored)["pass@2"])
+    except (KeyError, TypeError, ValueError):       # a stranger's ledger may lack the predictions
+        return bool(run.summary.get("pass@2"))
 
 
 def read_csv(path: Path) -> list[dict]:
@@ -180,7 +186,7 @@ def read_csv(path: Path) -> list[dict]:
                  for name in FIELDS} for row in rows]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (KeyError, ValueError, csv.Error) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is no table of runs: {type(error).__name__} {error}") from error
 
 

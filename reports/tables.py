@@ -195,9 +195,14 @@ def compared_methods(rows: list[dict], against: str):
 def arc_table(rows: list[dict], against: str = "migrate") -> Table:
     """One line per (set of tasks, programs, method)."""
     header = ["tasks", "n", "programs", "method", "runs", "solved", "pass@2",
-              "median programs to solve", "mean best score", "unique/programs"]
+              "median programs, where solved", "mean best score", "unique/programs"]
     lines, notes = [], []
-    for (group, limit), of_group in sorted(grouped(rows, "group", "limit").items()):
+    parts: dict[tuple, list[dict]] = {}
+    for row in rows:
+        model = row["protocol"].rpartition(", ")[0].rpartition(" ")[0]      # "": the bundled policy
+        group = f"{row['group']}, {model}" if model else row["group"]
+        parts.setdefault((group, row["limit"]), []).append(row)
+    for (group, limit), of_group in sorted(parts.items()):
         for (method,), chosen in sorted(grouped(of_group, "method").items()):
             guesses = [r["guesses"] for r in chosen if r["found"]]
             lines.append([group, n_targets(chosen), str(limit), method, str(len(chosen)),

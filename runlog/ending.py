@@ -15,14 +15,15 @@ STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all step
 def print_summary(folder: Path, task, from_python: bool = False) -> None:
     """What a finished run found, on the screen. from_python: it was not started by a command."""
     s = printable_in(json.loads((folder / "summary.json").read_text()))
-    record = json.loads((folder / "config.json").read_text())
+    record = printable_in(json.loads((folder / "config.json").read_text()))
     asked = record["options"].get("target", "")
     print(f"{asked or s['task']}: {verdict(s, task)}")
     if s["target"] and s["target"] not in (asked, s["best"]):
         print(f"the target was {s['target']}")
+    unreadable = max(0, s["proposals"] - s["evaluations"] - s["repeats"])
     print(f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, "
-          f"{s['repeats']} repeats, {s['invalid']} invalid), {s['steps']} steps, "
-          f"{s['seconds']:.0f} s")
+          f"{s['repeats']} repeats, {unreadable} unreadable; {s['invalid']} invalid in all), "
+          f"{s['steps']} steps, {s['seconds']:.0f} s")
     names = list(s)
     of_task = names[names.index("seconds") + 1:]        # what the task's conclude() added
     more = [f"{name} {s[name]}" for name in of_task if not isinstance(s[name], list)]
@@ -67,8 +68,10 @@ def to_try(record: dict, from_python: bool) -> list[str]:
                              ("method", other, "another method")):
         call = f"the same call with {name}={value!r}"
         if not from_python:
-            words = without({name, "out", "resume", *(LENGTHS if name == length else ())},
-                            record["command"])
+            others = LENGTHS if name == length else ()
+            if name == "method":        # the settings of the modifiers go with it
+                others = {one for own in record.get("modifiers", {}).values() for one in own}
+            words = without({name, "out", "resume", *others}, record["command"])
             call = shlex.join(["python", "migrate.py", *words, f"--{name}", str(value)])
         found.append(f"{call}    # {why}")
     return found

@@ -134,24 +134,26 @@ def to_go_on(argv: list[str] | None, folder: Path) -> str:
 def words_of(path: Path, argv: list[str]) -> list[str]:
     """The settings in a YAML or JSON file, or in a run's config.json, as words of a command line.
 
-    Code is run only if the command line itself names it: the file may be a stranger's. Raises
-    UserError.
+    Code is run only if the command line itself names it: the file may be a stranger's. What counts
+    is what the words come to, however the file spells it. Raises UserError.
     """
-    given, words = first_look(argv, *(name.replace("_", "-") for name in CODE)), []
-    found = settings_in(path)
+    found, words = settings_in(path), []
     if first_look(argv, *LENGTHS):      # any of them replaces all of them
         found = {name: value for name, value in found.items() if name not in LENGTHS}
     for name, value in found.items():
         flag = "--" + name.replace("_", "-")
-        if name in CODE and ".py" in str(value) and str(given.get(name)) != str(value):
-            raise UserError(f"{path} names the file {value}, which is code: if you trust it, add "
-                            f"{flag} {value}")
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif isinstance(value, list):
             words += [flag, *map(str, value)]
         elif value is not None:
             words.append(f"{flag}={value}")
+    code = [name.replace("_", "-") for name in CODE]
+    given = first_look(argv, *code)
+    for name, value in first_look(words, *code).items():
+        if value and (".py" in value or name == "arc_prelude") and given.get(name) != value:
+            raise UserError(f"{path} names the file {value}, which is code: if you trust it, add "
+                            f"--{name.replace('_', '-')} {value}")
     return words
 
 
@@ -159,7 +161,7 @@ def settings_in(path: Path) -> dict:
     """{setting: value} of a YAML or JSON file, or of a run's config.json. Raises UserError."""
     try:
         found = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from error
     is_run = isinstance(found, dict) and isinstance(found.get("config"), dict)
     parts = [found.get(part) for part in PARTS] if is_run else [found]
@@ -169,7 +171,13 @@ def settings_in(path: Path) -> dict:
     for part in filter(None, parts):
         if not isinstance(part, dict) or not all(isinstance(name, str) for name in part):
             raise UserError(f"{path} holds no settings: it should say `name: value`, line by line")
-        settings |= part
+        settings |= {name.replace("-", "_"): value for name, value in part.items()}
+    # A name or a list must not become other flags.
+    odd = [name for name in settings if not re.fullmatch(r"[a-z]\w*", name)]
+    odd += [name for name, value in settings.items() if isinstance(value, list)
+            and any(re.match(r"-(?![\d.])", str(one)) for one in value)]
+    if odd:
+        raise UserError(f"{path}: {odd[0]!r} is no setting, or has a value that is a flag")
     nested = [name for name, value in settings.items()
               for one in (value if isinstance(value, list) else [value])
               if isinstance(one, (dict, list))]

@@ -83,9 +83,10 @@ class Run:
         self.steps_logged = len(steps)
         self.last_step = steps[-1] if steps else {"step": 0, "proposals": 0}
         completions = read_jsonl(folder / "completions.jsonl", repair=True)
-        self.completions_logged = Counter(line["step"] for line in completions)
-        self.last_prompt = {line["origin"]: line["prompt"] for line in completions
-                            if line["prompt"] is not None}
+        self.completions_logged = Counter(
+            line["step"] for line in completions if isinstance(line.get("step"), int))
+        self.last_prompt = {str(line.get("origin")): line["prompt"] for line in completions
+                            if line.get("prompt") is not None}
         lines = whole_lines(folder / "evals.jsonl")
         if lines:                   # a torn last line is cut off
             os.truncate(folder / "evals.jsonl", sum(map(len, lines)))
@@ -108,7 +109,11 @@ class Run:
             "steps are taken again; what evals.jsonl still holds is not scored again")
         self.close_ledgers()
         by_candidate = {e.candidate: e for e in self.evaluations[::-1]}
-        kept = {e.index: e for e in by_candidate.values()}.values()
+        kept, taken = [], set()
+        for e in by_candidate.values():         # of two with one index, the second gets another
+            free = (index for index in itertools.count() if index not in taken)
+            kept.append(e if e.index not in taken else replace(e, index=next(free)))
+            taken.add(kept[-1].index)
         write_atomically(self.folder / "evals.jsonl",
                          "".join(json.dumps(asdict(e)) + "\n" for e in kept))
         for name in ("steps.jsonl", "completions.jsonl", "checkpoint/state.pt"):
@@ -122,6 +127,9 @@ class Run:
     def close(self) -> None:
         """Closes the ledgers, and lets go of the folder."""
         self.close_ledgers()
+        if not self.lock.closed:    # a scorer's processes have copies, which would hold the lock
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.lock, fcntl.LOCK_UN)
         self.lock.close()
 
     def resume_from(self, step: int) -> list[Evaluation]:
@@ -252,6 +260,8 @@ class Run:
             intact = self.fits_ledgers(saved)
         except FileNotFoundError:
             return {}
+        except (OSError, MemoryError):      # it may be whole, and be read the next time
+            raise
         except Exception:           # a file that is no checkpoint of this run
             intact = False
         if not intact:
@@ -279,19 +289,20 @@ class Run:
 
 
 @contextlib.contextmanager
-def opened(config, options, method, modifiers: dict, task, argv: list[str] | None):
+def opened(config, options, method, modifiers: dict, task, argv: list[str] | None, given: dict):
     """The folder of a search, new or resumed; what ends the search early is told in one line.
 
     config, options, method: migrate.Config, RunOptions and migrate.Method. modifiers: {name:
-    settings}. argv: the command line; None if the search was started from Python. A folder in which
-    nothing was scored before an error of the user is removed again.
+    settings}. argv: the command line; None if the search was started from Python, with the settings
+    `given`. A folder in which nothing was scored before an error of the user is removed again.
     """
     parts = (task.name, task.target, config.method, f"seed{config.seed}")
     name = "-".join(filter(None, parts))
     folder = Path(options.resume or options.out or free_folder(name))
     record = {"config": asdict(config), "modifiers": modifiers,
               "run": {"quantize": options.quantize, "dtype": options.dtype},
-              "options": task_options(task), "command": argv or []}
+              "options": task_options(task), "command": argv or [],
+              "given": sorted(given) if argv is None else []}
     with endings(folder, flags.to_go_on(argv, folder)):
         run = Run(folder, record, bool(options.resume))
         if run.finished:
@@ -369,6 +380,6 @@ def write_atomically(path: Path, text: str) -> None:
 
 def free_folder(name: str) -> Path:
     """The first free one of runs/NAME, runs/NAME-2, runs/NAME-3, .."""
-    name = re.sub(r"[^\w.-]+", "_", name)
+    name = re.sub(r"[^\w.-]+", "_", name)[:100]
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists())

@@ -68,7 +68,7 @@ def evaluation_in(line: bytes) -> Evaluation | None:
     try:
         e = Evaluation(**json.loads(line))
         return e if well_formed(e) else None
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -33,6 +33,7 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repos: dict[str, dict[str, bytes]] = {}    # name -> {path: content}
+        self.private: set[str] = set()                  # names of the private ones
         self.commits: dict[str, int] = {}               # name -> number of commits
         self.objects: dict[str, bytes] = {}             # LFS: sha256 -> content
         self.faults: list[list] = []                    # still to come: [part of a path, fault]
@@ -148,6 +149,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(409, {"error": "You already created this model repo"})
         else:
             self.server.create(repo, {})
+            if request.get("private"):
+                self.server.private.add(repo)
             self.answer(200, {"url": f"{self.server.url}/{repo}"})
 
     def preupload(self, repo: str, body: bytes) -> None:
@@ -203,7 +206,7 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, repo: str, _: bytes) -> None:
         files = [{"rfilename": path} for path in self.server.repos[repo]]
         self.answer(200, {"id": repo, "modelId": repo, "sha": self.server.sha(repo),
-                          "private": False, "tags": [], "siblings": files})
+                          "private": repo in self.server.private, "tags": [], "siblings": files})
 
     def tree(self, repo: str, _: bytes) -> None:
         files = [{"type": "file", "path": path, "size": len(data),

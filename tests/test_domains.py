@@ -208,6 +208,13 @@ def test_the_words_of_the_second_table_are_chosen_by_rule(tmp_path):
 
 # ------------------------------------------------------------------------------------- objectives
 
+def test_a_molecule_has_one_name():
+    """Catches: numbers of an atom map, with which one molecule is scored again and again; a
+    wildcard that passes for an atom."""
+    assert {objectives.canonical(text) for text in ("CC", "[CH3:1]C", "[CH3:1][CH3:2]")} == {"CC"}
+    assert objectives.canonical("*CC") is None and objectives.canonical("[*:1]CC") is None
+
+
 def test_objectives_equal_an_independent_implementation():
     """Catches: wrong fingerprints (bits for counts, radius), modifiers or means. 242 molecules
     against PyTDC's values."""

@@ -44,6 +44,7 @@ faults(*[["/blob/", "close"]] * 100)
 outputs["closed in the weights"] = command("push", run, "alice/found")
 faults(*[["/commit/", "close"]] * 100)
 outputs["closed"] = command("push", run, "alice/found")
+outputs["public"] = command("push", run, "alice/found", "--private")
 faults(["repos/create", 500], ["repos/create", 500], ["/preupload/", 500], ["/preupload/", 503],
        ["/lfs/", "close"], ["/commit/", "close"])
 outputs["mended"] = command("push", run, "alice/found")
@@ -117,6 +118,7 @@ def test_a_run_is_pushed_and_loads_back_in_a_fresh_process_whatever_goes_wrong_i
         outputs, everything = fresh_process(PUSH, folder, hub_server.TOKEN, server=server,
                                             home=tmp_path / "home1")
         check_faults(outputs, folder)
+        assert outputs["public"][0] == 2 and "exists and is public" in outputs["public"][1]
         assert server.repos.keys() == {"alice/taken", "alice/found", "alice/words"}
         assert server.repos["alice/taken"]["README.md"] == b"something else"
         assert [outputs[name][0] for name in ("mended", "again", "base")] == [0, 0, 0], outputs

@@ -5,6 +5,7 @@ import builtins
 import dataclasses
 import fcntl
 import json
+import multiprocessing
 import os
 import pty
 import random
@@ -15,6 +16,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from typing import Literal
 
 import pytest
@@ -393,6 +395,20 @@ def test_two_processes_never_write_into_one_folder(tmp_path, capsys):
     assert errors.exit_code(migrate.main, ["--resume", str(folder)]) == 0
 
 
+def test_a_child_that_lives_on_does_not_keep_the_folder(tmp_path):
+    """Catches: a run of a notebook that cannot be resumed while its scorer's processes live."""
+    small_run(tmp_path / "r")
+    (tmp_path / "r" / "summary.json").unlink()
+    record = read_json(tmp_path / "r" / "config.json")
+    run = Run(tmp_path / "r", record, resume=True)
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[60])
+    child.start()
+    run.close()
+    Run(tmp_path / "r", record, resume=True).close()
+    child.kill()
+    child.join()
+
+
 def damaged(name: str, change):
     """Changes the lines of a file in a run's folder."""
     def damage(folder):
@@ -495,6 +511,22 @@ def test_code_runs_only_if_the_command_line_names_it(tmp_path):
         with pytest.raises(errors.UserError, match="if you trust it"):
             settings_of("--config", tmp_path / "config.json")
     assert settings_of("--resume", tmp_path, "--arc-prelude", evil)["arc_prelude"] == evil
+
+
+@pytest.mark.parametrize("text", [
+    "target: [computer, --task, evil.py]", "'task=evil.py': true", "top_k: [3, --task, evil.py]",
+    "arc-prelude: evil.py", "arc_prelude: evil.so", "'-task': evil.py", "task: [evil.py]",
+    "{task: wordsearch, 'Task': evil.py}", "config: {task: arc, 'task=evil.py': true}",
+    "{target: mob, 'target --task': evil.py}", "lr: [-x, --method, 'evil.py:m']"])
+def test_no_spelling_in_a_file_of_settings_becomes_code(text, tmp_path, monkeypatch):
+    """Catches: a value that is read as a flag of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("open('it ran', 'w')")
+    (tmp_path / "config.json").write_text(text)
+    for flag, value in (("--config", "config.json"), ("--resume", ".")):
+        with pytest.raises(errors.UserError, match="code: if you trust it|is no setting"):
+            settings_of(flag, value)
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_the_first_lines_say_what_is_not_the_papers():

@@ -415,6 +415,9 @@ def test_the_vote_is_over_all_test_inputs_and_prefers_the_many_then_the_short(tm
     assert verdict(result) == (False, True, True) and result["solvers"] == 3
     result = vote(("a", wrong), ("b", wrong), ("c", third), ("d", third), ("e", truth))
     assert verdict(result) == (False, False, True)
+    # those that fail on a test input agree on nothing
+    result = vote(*[(str(i), [None, [[1]]]) for i in range(9)], ("a", third), ("cc", truth))
+    assert verdict(result) == (False, True, True) and result["solvers"] == 11
     # right on one test input only: not right
     assert vote(("a", [truth[0], [[1]]]))["oracle"] is False
     # a test output that is secret

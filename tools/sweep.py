@@ -30,6 +30,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import importlib
+import json
 import multiprocessing
 import os
 import shlex
@@ -55,7 +56,10 @@ MODULE = "tools.sweep"
 
 def parse(line: str) -> tuple[str, list[str]]:
     """A line -> (name of the module, its argv). Raises UserError if the line is no search."""
-    first, *argv = shlex.split(line)
+    try:
+        first, *argv = shlex.split(line)
+    except ValueError as error:
+        raise UserError(f"{line!r} is no line of a shell: {error}") from error
     module = ""
     if first == "-m" and argv:
         module = argv.pop(0)
@@ -75,6 +79,23 @@ def folder(line: str) -> Path:
 
 def finished(run: Path) -> bool:
     return (run / "summary.json").exists()
+
+
+def check_same(line: str) -> None:
+    """Raises UserError if a finished run is that of another search: its numbers would pass for this
+    one's."""
+    run, (_, argv) = folder(line), parse(line)
+    if finished(run) and (run / "config.json").exists():
+        command = json.loads((run / "config.json").read_text()).get("command") or argv
+        if plain(command) != plain(argv):
+            raise UserError(f"{run} holds another search ({shlex.join(command)}): choose another "
+                            "OUT, or remove it")
+
+
+def plain(argv: list[str]) -> list[str]:
+    """The words without the folder, which may have moved."""
+    return [word for flag, word in zip(["", *argv], argv)
+            if not {"--out", "--resume"} & {flag, word}]
 
 
 def log_of(run: Path) -> Path:
@@ -269,6 +290,8 @@ def main(argv: list[str]) -> int:
     if args.part is not None:
         lines = lines[args.part::args.parts]
     try:
+        for line in lines:
+            check_same(line)
         todo = [line for line in lines if not finished(folder(line))]
         if args.part is not None:
             share(lines, args.out, args.back)
