@@ -13,7 +13,7 @@ import tasks
 from runlog.settings import COUNTS
 
 NOT_IN_LABELS = frozenset(
-    "task target seed method preset model data proposals steps budget "         # shown elsewhere
+    "task target seed method preset model data proposals steps budget after_solved "    # elsewhere
     "out resume config track engine micro_batch".split())                       # no other result
 
 
