@@ -24,7 +24,11 @@ def sample(model, prompts: list[tuple[list[int], int]], generation):
     if by_hand is None:
         return generate(model, prompts, generation)
     lora, counts = by_hand.lora(), [n for _, n in prompts]
-    ran = remembered(model, [ids for ids, _ in prompts], lambda x: by_hand.run_prompts(x, lora))
+
+    def run(prompts):       # copies of the keys and values: views would keep the queries, too
+        return [([[x.clone() for x in of_layer] for of_layer in layers], last)
+                for layers, last in by_hand.run_prompts(prompts, lora)]
+    ran = remembered(model, [ids for ids, _ in prompts], run)
     caches = shared_layers([layers for layers, _ in ran], counts, generation.max_new_tokens)
     prompt_of_row = [i for i, n in enumerate(counts) for _ in range(n)]
     positions = torch.tensor([len(ids) for ids, n in prompts for _ in range(n)])    # (rows,)

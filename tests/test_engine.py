@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import math
 import os
 import random
 import re
@@ -20,6 +21,7 @@ from engine import attention, chat, check, decode, llama, logprobs, memory, plan
 from engine.attention import GroupLayer
 from runlog.errors import UserError
 from runlog.folder import Run
+from runlog.ledger import Evaluation
 from runlog.settings import RunOptions
 from tasks import WordSearch
 from tests.support import (
@@ -262,6 +264,7 @@ def test_experts_with_lora_weights_are_sampled_as_they_are_scored():
     ("GPT-2", "q_proj,v_proj", "no layer 'q_proj': choose from c_attn, c_proj, c_fc, or all-lin"),
     ("Llama 2, 3", "q_proj,vproj", "no layer 'vproj'"),         # peft would take q_proj alone
     ("Llama 2, 3", "q_proj,lm_head", "the output layer"),       # the fast path knows it as frozen
+    ("Llama 2, 3", "embed_tokens,q_proj", "the embeddings"),
 ])
 def test_lora_targets_that_do_not_fit_are_one_line_with_the_choices(family, targets, says):
     with pytest.raises(UserError, match=re.escape(says)):
@@ -598,6 +601,40 @@ def test_a_context_ends_where_the_angles_of_a_prompt_would_change():
     assert chat.context_of(config) == 16
     config.rope_parameters = {"rope_type": "default", "rope_theta": 1e4}
     assert chat.context_of(config) == 96
+    both = transformers.Gemma3Config(text_config={"max_position_embeddings": 77})   # and pictures
+    assert chat.context_of(both) == 77
+
+
+def test_a_padding_token_that_the_model_has_no_vector_for_is_not_used():
+    """Catches: a tokenizer that was given [PAD] and a model that was not, which crashes where the
+    first row of a batch ends."""
+    policy = load(folder_of("llama3"))
+    policy.tokenizer.add_special_tokens({"pad_token": "<of its own>"})
+    assert policy.tokenizer.pad_token_id >= policy.model.get_input_embeddings().num_embeddings
+    settings = engine.exact_sampling(policy.model, policy.tokenizer, "", config_for("tiny"))
+    assert settings.pad_token_id in settings.eos_token_id
+
+
+def test_a_rendered_completion_that_is_too_long_is_not_replayed():
+    """Of the warm start. Catches: rows that neither the context nor the plan of memory knows."""
+    policy = load(folder_of("llama3"))
+    archive = migrate.Archive(Evaluation(i, 0, 0, "warm-start", [], "ab" * n, n / 50, True)
+                              for i, n in enumerate((1, 50)))
+    config = config_for(folder_of("llama3"), n_greedy=2, max_new_tokens=8)
+    rows = migrate.replay(policy, Letters(), archive, config, random.Random(0))
+    assert [row.candidate for row in rows] == ["ab"]
+
+
+@pytest.mark.parametrize("said, allowed", [(("1000", "400"), 600), (("max", "400"), math.inf)])
+def test_a_container_may_allow_less_memory_than_the_machine_has(said, allowed, tmp_path,
+                                                                monkeypatch):
+    monkeypatch.setattr(plan, "CGROUP", tmp_path)
+    assert plan.of_container() == math.inf
+    for name, text in zip(("memory.max", "memory.current"), said):
+        (tmp_path / name).write_text(text + "\n")
+    assert plan.of_container() == allowed
+    policy = load(folder_of("llama3"))
+    assert plan.free_memory(policy.model) <= allowed
 
 
 def test_weights_are_the_same_tensors_after_a_draw():
