@@ -16,7 +16,7 @@ from reports import __main__ as command
 from reports import markup, measures, pages, tables
 from reports import metrics as step_metrics
 from reports.comparison import progress, valid_shares
-from reports.labels import label
+from reports.labels import command_of, label
 from reports.records import read
 from reports.rows import arc_splits, read_csv, row_of, rows_from, write_csv
 from reports.tables import Table
@@ -123,6 +123,40 @@ def test_a_run_from_python_has_no_command_line_and_is_compared_with_its_preset(m
     assert label(method, record) == expected
     modifiers["novelty"]["patience"] = 7
     assert label(method, record) == f"{expected} patience=7"
+    config["temperature"] = 0.7         # not in the preset: what was given tells
+    assert label(method, record | {"given": ["task", "temperature"]}) \
+        == f"{expected} patience=7 temperature=0.7"
+    assert "--temperature=0.7" in command_of(record | {"given": ["task", "temperature"]})
+
+
+def test_a_search_of_steps_counts_all_that_these_drew(tmp_path):
+    """Catches: one that redraws, whose result comes behind a number of proposals that it never
+    had."""
+    run = make_run(tmp_path / "r", [evaluation(i, f"c{i}", i / 20) for i in range(20)])
+    record = json.loads((run / "config.json").read_text())
+    record["config"] |= {"steps": 1, "proposals": 10}
+    (run / "config.json").write_text(json.dumps(record))
+    [row] = rows_from([run], {}).rows
+    assert row["best_score"] == 0.95 and row["protocol"] == "yardstick, 1 steps"
+
+
+def test_arc_runs_of_two_models_are_two_lines():
+    """Catches: one mean over the bundled policy and a real model."""
+    row = {"task": "arc", "group": "ARC-AGI-1 training", "limit": 256, "method": "migrate",
+           "best_score": 1.0, "guesses": 3, "proposals": 256, "evaluations": 200, "auc": ""}
+    rows = [{**row, "protocol": f"{preset}, 256 proposals", "target": str(t), "seed": 1,
+             "found": solved, "pass2": solved}
+            for preset, solved in (("tiny", 0), ("Qwen/Qwen3-4B paper", 1)) for t in range(3)]
+    lines = tables.arc_table(rows).rows
+    assert [(line[0], line[5].split()[0]) for line in lines] == [
+        ("ARC-AGI-1 training", "0%"), ("ARC-AGI-1 training, Qwen/Qwen3-4B", "100%")]
+
+
+@pytest.mark.parametrize("flags", [["--csv", "no/such/folder/x.csv"], ["--targets", "nofile"]])
+def test_a_path_that_is_wrong_is_one_line(flags, tmp_path, capsys):
+    run = make_run(tmp_path / "r", [evaluation(0, "gang", 0.5)])
+    assert exit_code(command.main, [str(run), *flags]) == 2
+    assert flags[1] in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------ tables

@@ -63,6 +63,21 @@ def test_a_sweep_runs_what_is_missing_and_tells_what_failed(searches, tmp_path):
     assert (runs / "0.log").read_text().count("searching") == 1       # and nothing ran twice
 
 
+def test_a_finished_run_of_another_search_is_no_result(searches, tmp_path, capsys):
+    """Catches: a smoke test, or a run of another model, whose numbers pass for this search's."""
+    run = tmp_path / "runs" / "deep" / "0"
+    run.mkdir(parents=True)
+    (run / "summary.json").write_text("{}")
+    (tmp_path / "searches").write_text(searches[0])
+    argv = ["--out", str(tmp_path / "runs"), "--file", str(tmp_path / "searches")]
+    command = ["--n", "0", "--out", "elsewhere"]
+    for n, code in (("0", 0), ("7", 2)):
+        command[1] = n
+        (run / "config.json").write_text(json.dumps({"command": command}))
+        assert sweep.main(argv) == code
+    assert f"{run} holds another search (--n 7 --out elsewhere)" in capsys.readouterr().err
+
+
 def test_real_searches_run_one_after_the_other_in_one_process(tmp_path, capsys):
     """migrate.py and a baseline, as run_all.sh writes them. Catches: a search that leaves something
     behind in the process, a line that means another module, output that is lost."""
