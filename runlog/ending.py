@@ -68,10 +68,10 @@ def to_try(record: dict, from_python: bool) -> list[str]:
                              ("method", other, "another method")):
         call = f"the same call with {name}={value!r}"
         if not from_python:
-            others = LENGTHS if name == length else ()
-            if name == "method":        # the settings of the modifiers go with it
-                others = {one for own in record.get("modifiers", {}).values() for one in own}
-            words = without({name, "out", "resume", *others}, record["command"])
+            too = LENGTHS if name == length else ()
+            if name == "method":        # the settings of its modifiers go with it
+                too = {one for own in record.get("modifiers", {}).values() for one in own}
+            words = without({name, "out", "resume", *too}, record["command"])
             call = shlex.join(["python", "migrate.py", *words, f"--{name}", str(value)])
         found.append(f"{call}    # {why}")
     return found
