@@ -9,7 +9,7 @@ policy, or the task's warm start, proposed and that f scored, and from nothing e
     2. score     the candidates that f has not scored before: reward r_i = f in [0, 1], or a rank
     3. replay    n_greedy of the best completions in the archive
     4. group     all of them, G rows, as if all had been sampled under x;  A_i = r_i - mean(r)
-    5. update    the LoRA weights by GRPO, inner_iterations times; rows of r_i = 0 are left out
+    5. update    the LoRA weights by GRPO, inner_iterations times; mask_zero leaves out r_i = 0
     6. archive   the new candidates
 
     python migrate.py --task wordsearch                 # the bundled policy: seconds on two cores

@@ -349,10 +349,10 @@ def answer(request: dict, modules: dict) -> None:
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     os.close(output)
-    answer = checked(data, len(request["inputs"]))
+    found = checked(data, len(request["inputs"]))
     if os.waitstatus_to_exitcode(status) == NO_FILTER:
-        answer["errors"] = [UNFILTERED] * len(answer["errors"])
-    print(json.dumps(answer), flush=True)
+        found["errors"] = [UNFILTERED] * len(request["inputs"])
+    print(json.dumps(found), flush=True)
 
 
 def import_for_programs() -> None:

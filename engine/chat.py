@@ -48,8 +48,7 @@ def context_of(config) -> float:
     what the model was first trained on. Keys of a prompt would then depend on what follows it, so
     the context ends there.
     """
-    if hasattr(config, "get_text_config"):      # of a model that sees pictures, too
-        config = config.get_text_config(decoder=True)
+    config = config.get_text_config(decoder=True)       # a model may see pictures, too
     rope = getattr(config, "rope_parameters", None) or {}
     context = getattr(config, "max_position_embeddings", None) or math.inf
     if rope.get("rope_type") in ("longrope", "dynamic"):

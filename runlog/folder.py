@@ -109,13 +109,13 @@ class Run:
             "steps are taken again; what evals.jsonl still holds is not scored again")
         self.close_ledgers()
         by_candidate = {e.candidate: e for e in self.evaluations[::-1]}
-        kept, taken = [], set()
-        for e in by_candidate.values():         # of two with one index, the second gets another
-            free = (index for index in itertools.count() if index not in taken)
-            kept.append(e if e.index not in taken else replace(e, index=next(free)))
-            taken.add(kept[-1].index)
+        free = itertools.filterfalse(self.indices.__contains__, itertools.count())
+        kept: dict[int, Evaluation] = {}
+        for e in [*by_candidate.values()][::-1]:    # of two with one index the second gets another
+            index = next(free) if e.index in kept else e.index
+            kept[index] = replace(e, index=index)
         write_atomically(self.folder / "evals.jsonl",
-                         "".join(json.dumps(asdict(e)) + "\n" for e in kept))
+                         "".join(json.dumps(asdict(e)) + "\n" for e in kept.values()))
         for name in ("steps.jsonl", "completions.jsonl", "checkpoint/state.pt"):
             (self.folder / name).unlink(missing_ok=True)
         self.open_ledgers()
@@ -260,7 +260,10 @@ class Run:
             intact = self.fits_ledgers(saved)
         except FileNotFoundError:
             return {}
-        except (OSError, MemoryError):      # it may be whole, and be read the next time
+        except OSError as error:        # it may be whole, and be read the next time
+            raise UserError(f"{path} cannot be read ({error.strerror}): try again, or remove it; "
+                            "then the steps are taken again") from error
+        except MemoryError:
             raise
         except Exception:           # a file that is no checkpoint of this run
             intact = False

@@ -445,6 +445,20 @@ def test_the_solved_puzzles_solve_no_puzzle_of_arc():
                            for grid, output in task.train), (text, task.id)
 
 
+@pytest.mark.parametrize("style", ["few-shot", "instruct"])
+def test_no_training_pair_is_left_out_for_several_parents(style):
+    """The search leaves out the worst parent. Catches: a prompt that lists ten programs, and one
+    pair of the puzzle."""
+    task = puzzle(style)
+    prompts = {}
+    for fit in (True, False):
+        task.fits = lambda prompt, fit=fit: fit
+        for parents in (["def a(): 1", "def b(): 2"], ["def b(): 2"]):
+            prompts[fit, len(parents)] = task.variation_prompt(parents)[-1]["content"]
+    assert prompts[False, 2] == prompts[True, 2] and "def a(): 1" in prompts[True, 2]
+    assert len(prompts[False, 1]) < len(prompts[True, 1])
+
+
 def test_examples_are_left_out_before_training_pairs():
     """Catches: a prompt for a small context that shows examples in place of the puzzle."""
     task = puzzle("few-shot")

@@ -422,6 +422,8 @@ def damaged(name: str, change):
     (damaged("evals.jsonl", lambda lines: lines[:9] + lines[8:]), True),            # doubled
     (damaged("evals.jsonl", lambda lines: [*lines[:9], b"\xff{]\n", *lines[10:]]), True),
     (damaged("evals.jsonl", lambda lines: [*lines[:9], b'{"index": "x"}\n', *lines[10:]]), True),
+    (damaged("evals.jsonl", lambda lines: [
+        line.replace(b'"index": 9,', b'"index": 8,') for line in lines]), True),
     (damaged("evals.jsonl", lambda lines: [*lines, lines[0][:20]]), False),         # torn
     (damaged("steps.jsonl", lambda lines: lines[:2] + lines[3:]), True),
     (damaged("steps.jsonl", lambda lines: [*lines, b'{"step": 7, "prop']), False),

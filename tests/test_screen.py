@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import migrate
-from engine import chat, hidden_means
+from engine import chat, features, hidden_means
 from methods import screen
 from migrate import Archive, Ask, Row
 from runlog.errors import TaskFailed, UserError
@@ -267,6 +267,15 @@ def test_one_huge_score_hides_no_other():
     modifier.surrogate, modifier.fitted = Recorder(None), 0
     modifier.promise(None, OwnScale(), [], archive, (0, 1))
     assert told == [[(i + 1) / 20 for i in range(20)]]
+
+
+def test_hidden_means_of_many_texts_come_in_parts(monkeypatch):
+    """Catches: parts in another order, a mean over the wrong tokens."""
+    policy = load(folder_of("llama3"))
+    texts = [[5, 6, 7], [8], [9, 10, 11, 12], [3, 4], [7]]
+    whole = hidden_means(policy.model, texts, [3])
+    monkeypatch.setattr(features, "AT_ONCE", 10)
+    torch.testing.assert_close(hidden_means(policy.model, texts, [3]), whole, rtol=1e-5, atol=1e-5)
 
 
 def test_equal_scores_are_no_trouble():

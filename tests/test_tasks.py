@@ -393,6 +393,13 @@ def test_prompts_fit_by_leaving_out_whole_pairs_largest_first():
     assert in_words(task.train[0][0]) in prompt and "Example 2" not in prompt
 
 
+def test_a_docking_score_that_is_cut_at_1_ends_no_search():
+    task = Molecule(target="qed")
+    assert task.solved(Score(1.0))
+    task.has_processes = True       # what a protein has, for which a package may be missing
+    assert not task.solved(Score(1.0))
+
+
 def test_the_vote_is_over_all_test_inputs_and_prefers_the_many_then_the_short(tmp_path):
     """Catches: a vote over the wrong axis, and a division by zero when nothing was solved (both in
     the authors' code)."""
