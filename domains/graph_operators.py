@@ -1,7 +1,5 @@
 """Crossover and mutation of molecules after Graph GA (Jensen 2019): on graphs, by reactions.
 
-One of its cuts is missing: here two bonds of a ring that share an atom are never cut together.
-
 All draws come from the `rng` that is given (random.Random). A function that makes a molecule
 returns it sanitised, or None if it came to nothing. Graph GA, the baseline, breeds with them
 (examples/graph_ga.py), and so does the modifier `operator` (methods/operator.py).
@@ -20,6 +18,10 @@ MUTATION_RATE = 0.067       # share of the children that are mutated, as in the 
 TRIES = 10          # draws of one operator before it is given up
 FORBIDDEN = ("[R]=[R]=[R]", "[r3,r4]=[r3,r4]", "[1*]")
 LARGEST_RING = 6
+
+# where a ring is cut: a pattern of ring atoms, and the two of its bonds that are cut
+RING_CUTS = [("[R]@[R]@[R]@[R]", [(0, 1), (2, 3)]),     # two bonds apart
+             ("[R]@[R;!D2]@[R]", [(0, 1), (1, 2)])]     # both bonds of an atom: it leaves the ring
 
 NEW_ATOMS = {"-": "C N O F S Cl Br".split(), "=": "C N O".split(), "#": "C N".split()}
 INSERTED = {"-": "C N O S".split(), "=": "C N".split(), "#": ["C"]}
@@ -145,14 +147,12 @@ def cross_chains(a, b, rng):
 def cross_rings(a, b, rng):
     """A part of a and a part of b, each cut at two bonds of a ring, joined to a new ring by two
     bonds, one after the other."""
-    halves = []
-    for mol in (a, b):
-        ring = rng.choice(["[R]@[R]@[R]@[R]", "[R;!D2]@[R;D2]@[R;D2]@[R;!D2]"])
-        halves.append(cut(mol, ring, [(0, 1), (2, 3)], rng))
+    halves = [cut_ring(mol, rng) for mol in (a, b)]
     if None in halves:
         return None
     parts = [kekulized(rng.choice(half)) for half in halves]
-    joined = reaction("[*:1]~[1*].[1*]~[*:2]>>[*:1]-[*:2]").RunReactants(parts, 20)
+    order = rng.choice("-=")
+    joined = reaction(f"[*:1]~[1*].[1*]~[*:2]>>[*:1]{order}[*:2]").RunReactants(parts, 20)
     for one, *_ in rng.sample(joined, min(len(joined), 4)):
         order = rng.choice("-=")
         try:
@@ -162,6 +162,15 @@ def cross_rings(a, b, rng):
             continue
         if child is not None:
             return child
+    return None
+
+
+def cut_ring(mol, rng):
+    """The two parts of mol after one of the RING_CUTS. None if it has no ring to cut."""
+    for _ in range(TRIES):
+        parts = cut(mol, *rng.choice(RING_CUTS), rng)
+        if parts:
+            return parts
     return None
 
 

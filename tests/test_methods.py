@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rdkit import Chem
 
 import migrate
 from domains import graph_operators, objectives
@@ -641,3 +642,14 @@ def test_children_of_molecules_are_new_canonical_and_of_good_parents():
     assert set(used) <= set(best) and used[best[0]] > 1.5 * used[best[-1]]
     assert graph_operators.children(best[:1], 5, random.Random(0)) == []
     assert graph_operators.children([], 5, random.Random(0)) == []
+
+
+def test_a_ring_is_cut_at_two_bonds_apart_or_at_both_bonds_of_an_atom():
+    """The two cuts of Graph GA, on ethylcyclohexane. Catches: one of them missing."""
+    mol, parts = Chem.MolFromSmiles("CCC1CCCCC1"), set()
+    for seed in range(60):
+        halves = graph_operators.cut_ring(mol, random.Random(seed))
+        parts |= {tuple(sorted(map(Chem.MolToSmiles, halves)))}
+    assert ("[1*]CC([1*])CC", "[1*]CCCC[1*]") in parts          # two bonds apart
+    assert ("[1*]C([1*])CC", "[1*]CCCCC[1*]") in parts          # both bonds of an atom
+    assert graph_operators.cut_ring(Chem.MolFromSmiles("CCO"), random.Random(0)) is None
