@@ -19,9 +19,10 @@ TRIES = 10          # draws of one operator before it is given up
 FORBIDDEN = ("[R]=[R]=[R]", "[r3,r4]=[r3,r4]", "[1*]")
 LARGEST_RING = 6
 
-# where a ring is cut: a pattern of ring atoms, and the two of its bonds that are cut
-RING_CUTS = [("[R]@[R]@[R]@[R]", [(0, 1), (2, 3)]),     # two bonds apart
-             ("[R]@[R;!D2]@[R]", [(0, 1), (1, 2)])]     # both bonds of an atom: it leaves the ring
+# where a molecule is cut: a pattern of atoms, and the bonds between them that are cut
+CHAIN_CUT = ("[*]-;!@[*]", ((0, 1),))
+RING_CUTS = [("[R]@[R]@[R]@[R]", ((0, 1), (2, 3))),     # two bonds apart
+             ("[R]@[R;!D2]@[R]", ((0, 1), (1, 2)))]     # both bonds of an atom: it leaves the ring
 
 NEW_ATOMS = {"-": "C N O F S Cl Br".split(), "=": "C N O".split(), "#": "C N".split()}
 INSERTED = {"-": "C N O S".split(), "=": "C N".split(), "#": ["C"]}
@@ -38,21 +39,20 @@ def children(best: list[str], n: int, rng) -> list[tuple[str, list[str]]]:
 
     best: SMILES, the best first. A parent of rank i, from 0, is drawn with the weight 1 / (1 + i).
     """
-    molecules = {smiles: Chem.MolFromSmiles(smiles) for smiles in best}
-    weights, made = [1 / (1 + i) for i in range(len(best))], {}
+    weights, known, made = [1 / (1 + i) for i in range(len(best))], set(best), {}
     for _ in range(TRIES * n if len(best) > 1 else 0):
         parents = rng.choices(best, weights, k=2)
-        child = breed(*map(molecules.get, parents), rng)
+        child = breed(*parents, rng)
         smiles = child and objectives.canonical(Chem.MolToSmiles(child))
-        if smiles and smiles not in molecules:
+        if smiles and smiles not in known:
             made.setdefault(smiles, parents)
         if len(made) == n:
             break
     return list(made.items())
 
 
-def breed(mother, father, rng):
-    """A child of two molecules, and MUTATION_RATE of the children mutated."""
+def breed(mother: str, father: str, rng):
+    """A child of two molecules (SMILES), and MUTATION_RATE of the children mutated."""
     child = cross(mother, father, rng)
     if child is not None and rng.random() < MUTATION_RATE:
         child = mutate(child, rng)
@@ -118,7 +118,7 @@ def mutate(mol, rng):
     for _ in range(TRIES):
         smarts = rng.choice(MUTATIONS)(mol, rng)
         if smarts:
-            child = product(smarts, (mol,), rng)
+            child = product(smarts, [kekulized(mol)], rng)
             if child is not None:
                 return child
     return None
@@ -126,7 +126,7 @@ def mutate(mol, rng):
 
 # ------------------------------------------------------------------------ crossover: cut and join
 
-def cross(a, b, rng):
+def cross(a: str, b: str, rng):
     """A child of two molecules, by their chains or by their rings."""
     for _ in range(TRIES):
         child = (cross_chains if rng.random() < 0.5 else cross_rings)(a, b, rng)
@@ -135,29 +135,29 @@ def cross(a, b, rng):
     return None
 
 
-def cross_chains(a, b, rng):
+def cross_chains(a: str, b: str, rng):
     """A part of a and a part of b, each cut at a bond outside rings, joined by a single bond."""
-    halves = [cut(mol, "[*]-;!@[*]", [(0, 1)], rng) for mol in (a, b)]
-    if None in halves:
+    cuts = [halves(smiles, *CHAIN_CUT) for smiles in (a, b)]
+    if not all(cuts):
         return None
-    parts = [rng.choice(half) for half in halves]
+    parts = [rng.choice(rng.choice(found)) for found in cuts]
     return product("[*:1]-[1*].[1*]-[*:2]>>[*:1]-[*:2]", parts, rng)
 
 
-def cross_rings(a, b, rng):
+def cross_rings(a: str, b: str, rng):
     """A part of a and a part of b, each cut at two bonds of a ring, joined to a new ring by two
     bonds, one after the other."""
-    halves = [cut_ring(mol, rng) for mol in (a, b)]
-    if None in halves:
+    cuts = [halves(smiles, *rng.choice(RING_CUTS)) for smiles in (a, b)]
+    if not all(cuts):
         return None
-    parts = [kekulized(rng.choice(half)) for half in halves]
-    order = rng.choice("-=")
-    joined = reaction(f"[*:1]~[1*].[1*]~[*:2]>>[*:1]{order}[*:2]").RunReactants(parts, 20)
-    for one, *_ in rng.sample(joined, min(len(joined), 4)):
+    parts = [rng.choice(rng.choice(found)) for found in cuts]
+    joined = products(f"[*:1]~[1*].[1*]~[*:2]>>[*:1]{rng.choice('-=')}[*:2]", parts)
+    for one in rng.sample(joined, min(len(joined), 4)):
         order = rng.choice("-=")
         try:
             Chem.SanitizeMol(one)
-            child = product(f"([*:1]~[1*].[1*]~[*:2])>>[*:1]{order}[*:2]", [one], rng, ring=True)
+            child = product(f"([*:1]~[1*].[1*]~[*:2])>>[*:1]{order}[*:2]", [kekulized(one)],
+                            rng, ring=True)
         except (RuntimeError, ValueError):
             continue
         if child is not None:
@@ -165,45 +165,40 @@ def cross_rings(a, b, rng):
     return None
 
 
-def cut_ring(mol, rng):
-    """The two parts of mol after one of the RING_CUTS. None if it has no ring to cut."""
-    for _ in range(TRIES):
-        parts = cut(mol, *rng.choice(RING_CUTS), rng)
-        if parts:
-            return parts
-    return None
-
-
-def cut(mol, smarts: str, bonds: list[tuple[int, int]], rng):
-    """The two parts of mol after cutting the given bonds of one match, with [1*] at every open end;
-    None if it does not fall into two."""
-    matches = mol.GetSubstructMatches(objectives.pattern(smarts))
-    if not matches:
-        return None
-    match = rng.choice(matches)
-    found = [mol.GetBondBetweenAtoms(match[i], match[j]).GetIdx() for i, j in bonds]
-    opened = Chem.FragmentOnBonds(kekulized(mol), found, dummyLabels=[(1, 1)] * len(bonds))
-    parts = Chem.GetMolFrags(opened, asMols=True, sanitizeFrags=False)
-    try:
-        for part in parts:
-            Chem.SanitizeMol(part)
-    except (RuntimeError, ValueError):
-        return None
-    return parts if len(parts) == 2 else None
+@functools.lru_cache(4096)      # the same parents are cut again and again
+def halves(smiles: str, smarts: str, bonds: tuple) -> list[tuple]:
+    """All that a molecule can be cut into by its matches of a pattern: two parts each, with [1*] at
+    every open end. Empty if no cut makes two parts."""
+    mol, found = Chem.MolFromSmiles(smiles), []
+    for match in mol.GetSubstructMatches(objectives.pattern(smarts)):
+        cut = [mol.GetBondBetweenAtoms(match[i], match[j]).GetIdx() for i, j in bonds]
+        opened = Chem.FragmentOnBonds(kekulized(mol), cut, dummyLabels=[(1, 1)] * len(cut))
+        parts = Chem.GetMolFrags(opened, asMols=True, sanitizeFrags=False)
+        try:
+            for part in parts:
+                Chem.SanitizeMol(part)
+        except (RuntimeError, ValueError):
+            continue
+        if len(parts) == 2:
+            found.append(tuple(map(kekulized, parts)))
+    return found
 
 
 # ---------------------------------------------------------------------------- reactions, products
 
 def product(smarts: str, reactants, rng, ring: bool = False):
     """One acceptable product of a reaction, drawn from all of them. ring: it must have a ring."""
-    outcomes = reaction(smarts).RunReactants([kekulized(mol) for mol in reactants], 200)
-    products = [outcome[0] for outcome in outcomes]
-    rng.shuffle(products)
-    for candidate in products[:20]:
+    found = products(smarts, reactants)
+    for candidate in rng.sample(found, min(len(found), 20)):
         mol = acceptable(candidate, rng, ring)
         if mol is not None:
             return mol
     return None
+
+
+def products(smarts: str, reactants) -> list:
+    """The first products of a reaction, unsanitised. reactants: without aromatic bonds."""
+    return [outcome[0] for outcome in reaction(smarts).RunReactants(reactants, 200)]
 
 
 @functools.cache
@@ -223,17 +218,15 @@ def acceptable(mol, rng, ring: bool = False):
 
     ring: it must have a ring. The size limit is drawn anew each time.
     """
+    if not 5 < mol.GetNumAtoms() < rng.gauss(39.15, 3.5) or len(Chem.GetMolFrags(mol)) > 1:
+        return None
     try:
         Chem.SanitizeMol(mol)
+        rings = mol.GetRingInfo().AtomRings()
+        if any(len(atoms) > LARGEST_RING for atoms in rings) or (ring and not rings):
+            return None
         mol = Chem.MolFromSmiles(Chem.MolToSmiles(mol))
     except (RuntimeError, ValueError):
-        return None
-    if mol is None or len(Chem.GetMolFrags(mol)) > 1:
-        return None
-    if not 5 < mol.GetNumAtoms() < rng.gauss(39.15, 3.5):
-        return None
-    rings = mol.GetRingInfo().AtomRings()
-    if any(len(atoms) > LARGEST_RING for atoms in rings) or (ring and not rings):
         return None
     if any(mol.HasSubstructMatch(objectives.pattern(smarts)) for smarts in FORBIDDEN):
         return None

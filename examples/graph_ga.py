@@ -33,11 +33,10 @@ def next_generation(scores: dict[str, float], rng: random.Random) -> list[str]:
     """Up to CHILDREN new candidates from the best POPULATION of {candidate: score}."""
     population = sorted(scores, key=scores.get, reverse=True)[:POPULATION]
     weights = [scores[c] + 1e-10 for c in population]
-    molecules = {c: Chem.MolFromSmiles(c) for c in population}
     children = {}
     for _ in range(TRIES):
         mother, father = rng.choices(population, weights, k=2)
-        child = breed(molecules[mother], molecules[father], rng)
+        child = breed(mother, father, rng)
         if child is None:
             continue
         smiles = Chem.MolToSmiles(child)

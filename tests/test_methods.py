@@ -645,11 +645,14 @@ def test_children_of_molecules_are_new_canonical_and_of_good_parents():
 
 
 def test_a_ring_is_cut_at_two_bonds_apart_or_at_both_bonds_of_an_atom():
-    """The two cuts of Graph GA, on ethylcyclohexane. Catches: one of them missing."""
-    mol, parts = Chem.MolFromSmiles("CCC1CCCCC1"), set()
-    for seed in range(60):
-        halves = graph_operators.cut_ring(mol, random.Random(seed))
-        parts |= {tuple(sorted(map(Chem.MolToSmiles, halves)))}
-    assert ("[1*]CC([1*])CC", "[1*]CCCC[1*]") in parts          # two bonds apart
-    assert ("[1*]C([1*])CC", "[1*]CCCCC[1*]") in parts          # both bonds of an atom
-    assert graph_operators.cut_ring(Chem.MolFromSmiles("CCO"), random.Random(0)) is None
+    """The cuts of Graph GA, on ethylcyclohexane. Catches: one of them missing."""
+    def cut(smiles, how):
+        return {tuple(sorted(map(Chem.MolToSmiles, parts)))
+                for parts in graph_operators.halves(smiles, *how)}
+
+    apart, at_an_atom = graph_operators.RING_CUTS
+    assert ("[1*]CC([1*])CC", "[1*]CCCC[1*]") in cut("CCC1CCCCC1", apart)
+    assert cut("CCC1CCCCC1", at_an_atom) == {("[1*]C([1*])CC", "[1*]CCCCC[1*]")}
+    assert cut("CCC1CCCCC1", graph_operators.CHAIN_CUT) == {
+        ("[1*]C", "[1*]CC1CCCCC1"), ("[1*]C1CCCCC1", "[1*]CC")}
+    assert not cut("CCO", apart) and not cut("c1ccccc1", graph_operators.CHAIN_CUT)
