@@ -248,11 +248,11 @@ class Molecule(Task):
 
     def __post_init__(self):
         try:
-            from domains import graph_operators, objectives  # here: RDKit takes a second to import
+            from domains import graph_operators, molecule_surrogate, objectives  # RDKit is slow
         except ImportError as error:
             raise UserError("molecules need RDKit: pip install -r requirements.txt") from error
-        self.canonical, self.children = objectives.canonical, graph_operators.children
-        self.objective_scores = objectives.scores
+        self.canonical, self.objective_scores = objectives.canonical, objectives.scores
+        self.children, self.surrogate = graph_operators.children, molecule_surrogate.MoleculeProcess
         self.words, self.rewards = molecule_prompts.goal(self.target, objectives.OBJECTIVES)
         self.has_processes = self.target in docking.PROTEINS
         self.meet(bundled=True, size=0)

@@ -9,6 +9,7 @@ written it, scored, and put into the group. The policy answers for the rest of t
 """
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from dataclasses import dataclass, replace
@@ -60,15 +61,25 @@ class Operator:
 
 
 def made(policy, task, ask: Ask, archive: Archive, rng: random.Random) -> list[Row]:
-    """What the operator makes of the best that came since the search last began afresh."""
-    recent = archive.since(archive.later[0])
-    children = task.neighbors([e.candidate for e in recent.best(POOL)], ask.n, rng)
-    rows = {}
-    for child, parents in children:
-        if child not in archive and child not in rows:
-            known = [parent for parent in parents if parent in recent]
-            rows[child] = as_written(policy, task, child, ask._replace(parents=known))
-    return [row for row in rows.values() if row][:ask.n]
+    """What the operator makes of the best."""
+    best = best_of(archive)
+    rows = [as_written(policy, task, child, ask._replace(parents=[p for p in parents if p in best]))
+            for child, parents in bred(task, archive, best, ask.n, rng).items()]
+    return [row for row in rows if row]
+
+
+def best_of(archive: Archive) -> list[str]:
+    """The best that came since the search last began afresh."""
+    return [e.candidate for e in archive.since(archive.later[0]).best(POOL)]
+
+
+def bred(task, archive: Archive, best: list[str], n: int, rng) -> dict[str, list[str]]:
+    """{child: parents}: up to n children of the candidates, which f has not seen."""
+    new: dict[str, list[str]] = {}
+    for child, parents in task.neighbors(best, n, rng):
+        if child not in archive:
+            new.setdefault(child, parents)
+    return dict(itertools.islice(new.items(), n))
 
 
 def as_written(policy, task, candidate: str, ask: Ask) -> Row | None:

@@ -21,8 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from domains.contract import call
+from methods import operator
 from migrate import Archive, Ask, Method, Row, derive
 from runlog.errors import UserError
+from runlog.ledger import OPERATOR
 from runlog.slow import engine, torch
 
 ENOUGH = 10             # valid evaluations, before which nothing is screened
@@ -39,10 +41,11 @@ PREFIX = 4              # tokens of the task prompt that stand before a candidat
 class Screen:
     """Method -> Method. The field is its setting, and becomes a flag."""
     screen_draws: int = 8       # candidates drawn for each one that is wanted
+    screen_generations: int = 2     # with +operator: so often the most promising are bred
 
     def __post_init__(self):
-        if self.screen_draws < 1:
-            raise UserError("--screen-draws must be at least 1")
+        if self.screen_draws < 1 or self.screen_generations < 1:
+            raise UserError("--screen-draws and --screen-generations must be at least 1")
 
     def __call__(self, method: Method) -> Method:
         self.method, self.archive = method, None
@@ -53,15 +56,18 @@ class Screen:
         are too few, the earliest of the other rows."""
         if len(archive.ranked) < ENOUGH:
             return self.method.draw(policy, task, asks, archive, key, *turn)
-        many = [ask._replace(n=ask.n * self.screen_draws) for ask in asks]
-        drawn = self.method.draw(policy, task, many, archive, key, *turn)
+        many = [ask._replace(n=ask.n * self.screen_draws) for ask in asks if ask.origin != OPERATOR]
+        drawn = self.method.draw(policy, task, many, archive, key, *turn) if many else []
         unseen: dict[str, Row] = {}
         for row in drawn:
             if row.candidate is not None and row.candidate not in archive:
                 unseen.setdefault(row.candidate, row)
-        promise = dict(zip(unseen, self.promise(policy, task, list(unseen), archive, key)))
+        promise = self.promise(policy, task, list(unseen), archive, key)
         rows = []
         for ask in asks:
+            if ask.origin == OPERATOR:
+                rows += self.bred(policy, task, ask, archive, key, promise, *turn)
+                continue
             own = [row for row in drawn if row.origin == ask.origin]
             fresh = [row for row in own if unseen.get(row.candidate) is row]
             fresh.sort(key=lambda row: -promise[row.candidate])
@@ -69,9 +75,33 @@ class Screen:
             rows += (fresh + others)[:ask.n]
         return rows
 
+    def bred(self, policy, task, ask: Ask, archive: Archive, key: tuple, promise: dict[str, float],
+             *turn) -> list[Row]:
+        """The most promising of what the operator of the task makes in some generations: of the
+        best and of what the policy drew, of these and their children, and so on. None of them is
+        scored on the way. Their parents are those ancestors that were."""
+        rng = random.Random(derive(*key, OPERATOR, *turn))
+        best = operator.best_of(archive)
+        pool = promise | self.promise(policy, task, best, archive, key)
+        ancestors = {candidate: [candidate] for candidate in best} | {c: [] for c in promise}
+        children: dict[str, float] = {}
+        for _ in range(self.screen_generations):
+            ranked = sorted(pool, key=pool.get, reverse=True)[:operator.POOL]
+            made = operator.bred(task, archive, ranked, ask.n * self.screen_draws, rng)
+            for child in made.keys() - pool.keys():
+                ancestors[child] = [a for parent in made[child] for a in ancestors.get(parent, [])]
+            found = self.promise(policy, task, [c for c in made if c not in pool], archive, key)
+            children |= found
+            pool |= found
+        ranked = sorted(children, key=children.get, reverse=True)
+        rows = (operator.as_written(policy, task, child,
+                                    ask._replace(parents=list(dict.fromkeys(ancestors[child]))))
+                for child in ranked)
+        return list(itertools.islice(filter(None, rows), ask.n))
+
     def promise(self, policy, task, candidates: list[str], archive: Archive,
-                key: tuple) -> list[float]:
-        """Mean + beta deviation of each candidate's score. beta is another one in each step, from
+                key: tuple) -> dict[str, float]:
+        """{candidate: mean + beta deviation of its score}. beta is another one in each step, from
         0.01 to 1: now the sure ones, now the uncertain ones."""
         if self.archive is not archive:     # the first step of a search
             make = getattr(task, "surrogate", None)
@@ -89,14 +119,14 @@ class Screen:
                  [e.candidate for e in known], scores)
             self.fitted = n
         if not candidates:
-            return []
+            return {}
         mean, deviation = as_numbers(call(
             self.surrogate.rank, f"rank() of the surrogate of {task.name}",
             functools.partial(is_ranking, len(candidates)),
             "the mean and the deviation of each candidate: two series of finite numbers",
             candidates))
         beta = 10 ** random.Random(derive(*key, "screen")).uniform(-2, 0)
-        return (mean + beta * deviation).tolist()
+        return dict(zip(candidates, (mean + beta * deviation).tolist()))
 
 
 def is_ranking(n: int, value) -> bool:

@@ -71,6 +71,37 @@ def test_the_most_promising_unseen_candidates_fill_the_group():
     assert asked[-1] == [2, 3]              # too little is known: nothing is screened
 
 
+def test_with_an_operator_the_most_promising_are_bred_for_some_generations():
+    """Long words are promising, and a child is the next one in a row. Catches: children of the best
+    alone, a generation too few, parents that f never saw, two draws that are one."""
+    words = ["stone", "letters", "homeland", "conductor", "apprentice", "foolishness"]
+
+    class Growing(WithSurrogate):
+        def neighbors(self, best, n, rng):
+            shown.append((best[0], n, rng.random()))
+            i = words.index(best[0]) + 1 if best[0] in words else 0
+            return [(word, [best[0], "nobody"]) for word in (words[i], "water")]
+
+    def draw(policy, task, asks, archive, key, *turn):
+        return [Row(ask.origin, [], [1], "letters") for ask in asks]
+    shown, policy, archive = [], load(folder_of("tiny")), archive_of(screen.ENOUGH)
+    asks = [Ask([1], 1, "on-policy", []), Ask([1], 2, "operator", [])]
+    method = screen.Screen(screen_draws=3, screen_generations=3)(
+        migrate.Method(None, None, True, draw=draw))
+    rows = method.draw(policy, Growing(), asks, archive, (0, 1))
+    assert [row.candidate for row in rows] == ["letters", "apprentice", "conductor"]
+    assert [best for best, _, _ in shown] == ["letters", "homeland", "conductor"]
+    assert {n for _, n, _ in shown} == {6} and rows[1].parents == []    # of a word without a score
+    rows = method.draw(policy, Growing(), asks[1:], archive, (0, 1), 1)
+    best = archive.best(1)[0].candidate
+    assert [(row.candidate, row.parents) for row in rows] == [("homeland", [best]),
+                                                              ("letters", [best])]
+    assert [best for best, _, _ in shown[3:]] == [best, "stone", "letters"]
+    assert shown[3][2] != shown[0][2]
+    with pytest.raises(UserError, match="--screen-generations must"):
+        screen.Screen(screen_generations=0)
+
+
 def test_a_screened_search_scores_better_candidates(tmp_path):
     """With the bundled policy's own hidden states, on a real word. Catches: a rank the wrong way
     round, features that say nothing."""

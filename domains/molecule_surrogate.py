@@ -1,0 +1,114 @@
+"""The surrogate of molecules: a Gaussian process that compares their fragments and properties.
+
+The modifier `screen` ranks molecules by it (methods/screen.py). It would do with hidden states of
+the policy, as for any task. But fragments and properties foretell the scores of molecules far
+better (docs/results/molecules.md).
+"""
+from __future__ import annotations
+
+import functools
+
+from rdkit import Chem
+from rdkit.Chem import Crippen, rdFingerprintGenerator, rdMolDescriptors
+
+from runlog.slow import torch
+
+RADIUS, SIZE, COUNTED = 1, 2048, 4      # of Morgan fingerprints: a count above COUNTED is cut
+PROPERTIES = [Crippen.MolLogP, rdMolDescriptors.CalcTPSA, rdMolDescriptors.CalcExactMolWt,
+              rdMolDescriptors.CalcNumHeavyAtoms, rdMolDescriptors.CalcNumRings,
+              rdMolDescriptors.CalcNumAromaticRings, rdMolDescriptors.CalcNumRotatableBonds,
+              rdMolDescriptors.CalcNumHBD, rdMolDescriptors.CalcNumHBA,
+              rdMolDescriptors.CalcFractionCSP3]
+NOISES = (0.001, 0.01, 0.1, 1.0)        # of the process to choose from
+JUDGED_ON = 256         # points that a noise is judged on, at most
+MOST = 2000             # points of a fit: the best half of them, and the latest of the others
+
+
+class MoleculeProcess:
+    """A Gaussian process on molecules, SMILES.
+
+        k(x, y) = T(x, y) / 2 + exp(-|p_x - p_y|^2 / 2d) / 2 + noise [x is y]
+        T(x, y) = sum_i min(x_i, y_i) / sum_i max(x_i, y_i)
+
+    x_i: how often fragment i, an atom with its neighbours, is in the molecule. p: the d PROPERTIES,
+    standardised. T is the Tanimoto similarity. The noise is the one that best foretells a score
+    that it is not told. It is chosen anew whenever the number of points has doubled, up to
+    JUDGED_ON, so that a resumed search chooses the same.
+    """
+
+    def __init__(self):
+        self.noise: dict[int, float] = {}           # {number of points: the noise that they chose}
+
+    def fit(self, candidates: list[str], scores: list[float | None]) -> None:
+        """candidates: in the order in which they came. scores: None for an invalid candidate, which
+        counts as the worst valid one."""
+        worst = min((score for score in scores if score is not None), default=0.0)
+        y = torch.tensor([worst if score is None else score for score in scores]).double()
+        n = min(1 << len(scores).bit_length() - 1, JUDGED_ON)
+        if n not in self.noise:
+            self.stand_on(candidates[:n])
+            k, y_n = self.kernel(*self.known), y[:n] - y[:n].mean()
+            self.noise[n] = min(NOISES, key=lambda noise: error_left_out(k, y_n, noise))
+        kept = subset(y)
+        self.stand_on([candidates[i] for i in kept])
+        y, k = y[kept], with_noise(self.kernel(*self.known), self.noise[n])     # (n,), (n, n)
+        self.mean, self.deviation = y.mean(), y.std(correction=0).clamp(min=1e-9)
+        self.root = torch.linalg.cholesky(k)
+        y = (y - self.mean) / self.deviation
+        self.solved = torch.cholesky_solve(y[:, None], self.root)[:, 0]         # (n,): K^-1 y
+
+    def rank(self, candidates: list[str]):
+        """The expected score of each candidate, and its standard deviation, (m,) each."""
+        k = self.kernel(*tables(candidates))                                    # (m, n)
+        explained = torch.linalg.solve_triangular(self.root, k.T, upper=False)  # (n, m)
+        variance = (1 - explained.square().sum(0)).clamp(min=0)
+        return self.mean + self.deviation * (k @ self.solved), self.deviation * variance.sqrt()
+
+    def stand_on(self, candidates: list[str]) -> None:
+        """Takes these as the points that others are compared with."""
+        self.known = tables(candidates)
+        self.center = self.known[1].mean(0)                                     # (d,)
+        self.scale = self.known[1].std(0, correction=0).clamp(min=1e-6)
+
+    def kernel(self, fragments, properties):
+        """Without the noise. (m, fragments), (m, d) -> (m, n)."""
+        shared, sizes = fragments @ self.known[0].T, self.known[0].sum(1)
+        tanimoto = shared / (fragments.sum(1)[:, None] + sizes - shared)
+        x, y = ((p - self.center) / self.scale for p in (properties, self.known[1]))
+        apart = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist").square()
+        return (tanimoto.double() + torch.exp(-apart / (2 * x.shape[1]))) / 2
+
+
+def tables(candidates: list[str]):
+    """(m, SIZE * COUNTED), (m, d) of m molecules."""
+    fragments, properties = zip(*map(described, candidates))
+    return torch.stack(fragments).float(), torch.stack(properties)
+
+
+@functools.lru_cache(20_000)
+def described(smiles: str):
+    """Whether a molecule has each fragment once, twice, .. : (SIZE * COUNTED,) bool, so that the
+    sums of minima are a product of matrices. And its properties, (d,)."""
+    mol = Chem.MolFromSmiles(smiles)
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=SIZE)
+    counts = torch.tensor(generator.GetCountFingerprintAsNumPy(mol).astype("int64"))    # (SIZE,)
+    return ((counts[:, None] > torch.arange(COUNTED)).flatten(),
+            torch.tensor([value(mol) for value in PROPERTIES], dtype=torch.float64))
+
+
+def with_noise(k, noise: float):
+    return k + noise * torch.eye(len(k), dtype=k.dtype)
+
+
+def error_left_out(k, y, noise: float) -> float:
+    """Mean square of what a point is off by where it is left out: (K^-1 y) / diag(K^-1)."""
+    inverse = torch.linalg.inv(with_noise(k, noise))
+    return ((inverse @ y) / inverse.diagonal()).square().mean().item()
+
+
+def subset(y) -> list[int]:
+    """Which points are fitted to: all, or the best and the latest of the others."""
+    if len(y) <= MOST:
+        return list(range(len(y)))
+    order = y.argsort(descending=True, stable=True).tolist()
+    return sorted(order[:MOST // 2] + sorted(order[MOST // 2:])[-MOST // 2:])

@@ -1,0 +1,89 @@
+"""The surrogate of molecules: domains/molecule_surrogate.py."""
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+from rdkit import Chem, DataStructs
+from rdkit.Chem import rdFingerprintGenerator
+
+from domains import molecule_surrogate, objectives
+from tests.support import HERE
+
+with open(HERE / "data" / "pmo_reference.csv", newline="") as file:
+    MOLECULES = sorted({smiles for row in csv.DictReader(file)
+                        if (smiles := objectives.canonical(row["smiles"]))})
+
+
+def fitted(smiles, scores):
+    process = molecule_surrogate.MoleculeProcess()
+    process.fit(smiles, scores)
+    return process
+
+
+def scores_of(target, smiles):
+    return [value for _, value, _ in objectives.scores(target, smiles)]
+
+
+def test_the_kernel_is_the_mean_of_tanimoto_and_of_properties():
+    """Against RDKit's own similarity of counted fragments, where none is counted above the cut."""
+    few, generator = ["CCO", "CC(N)=O", "C1CN1", "CC(C)Cl"], rdFingerprintGenerator
+    process = fitted(few, [0.1, 0.2, 0.3, 0.4])
+    of = generator.GetMorganGenerator(radius=molecule_surrogate.RADIUS,
+                                      fpSize=molecule_surrogate.SIZE)
+    prints = [of.GetCountFingerprint(Chem.MolFromSmiles(s)) for s in few]
+    assert max(max(p.GetNonzeroElements().values()) for p in prints) <= molecule_surrogate.COUNTED
+    p = torch.tensor([[float(f(Chem.MolFromSmiles(s))) for f in molecule_surrogate.PROPERTIES]
+                      for s in few], dtype=torch.float64)
+    p = (p - p.mean(0)) / p.std(0, correction=0).clamp(min=1e-6)
+    found = process.kernel(*molecule_surrogate.tables(few))
+    for i in range(4):
+        for j in range(4):
+            near = torch.exp(-(p[i] - p[j]).square().mean() / 2).item()
+            expected = (DataStructs.TanimotoSimilarity(prints[i], prints[j]) + near) / 2
+            assert found[i, j].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("target", ["perindopril_mpo", "zaleplon_mpo", "qed"])
+def test_it_foretells_scores_that_it_was_not_told(target):
+    """Catches: a rank the wrong way round, properties or fragments of another molecule."""
+    scores = scores_of(target, MOLECULES)
+    told, asked = MOLECULES[::2], MOLECULES[1::2]
+    mean, deviation = fitted(told, scores[::2]).rank(asked)
+    ranks = torch.stack([x.argsort().argsort().double()
+                         for x in (mean, torch.tensor(scores[1::2]))])
+    assert torch.corrcoef(ranks)[0, 1] > 0.5
+    known_mean, known_deviation = fitted(told, scores[::2]).rank(told)
+    assert known_deviation.mean() < deviation.mean()
+    assert (known_mean - torch.tensor(scores[::2])).abs().mean() < 0.05
+
+
+def test_what_is_invalid_counts_as_the_worst_and_one_score_alone_is_no_error():
+    scores = scores_of("qed", MOLECULES[:20])
+    scores[3] = None
+    worst = min(score for score in scores if score is not None)
+    told = [worst if score is None else score for score in scores]
+    found, expected = fitted(MOLECULES[:20], scores), fitted(MOLECULES[:20], told)
+    assert torch.equal(found.rank(MOLECULES[:20])[0], expected.rank(MOLECULES[:20])[0])
+    for few in ([0.5], [0.5] * 3, [None, None]):
+        mean, deviation = fitted(MOLECULES[:len(few)], few).rank(MOLECULES[:9])
+        assert mean.isfinite().all() and deviation.isfinite().all()
+
+
+def test_a_process_does_not_depend_on_when_it_was_fitted(monkeypatch):
+    """Catches: a noise that was chosen on points which a resumed search had later."""
+    monkeypatch.setattr(molecule_surrogate, "JUDGED_ON", 32)
+    scores, late = scores_of("qed", MOLECULES), MOLECULES[-5:]
+    often = molecule_surrogate.MoleculeProcess()
+    for n in (10, 11, 20, 40, 70):
+        often.fit(MOLECULES[:n], scores[:n])
+    for found, expected in zip(often.rank(late), fitted(MOLECULES[:70], scores[:70]).rank(late)):
+        assert torch.equal(found, expected)
+
+
+def test_beyond_its_limit_it_is_fitted_to_the_best_and_to_the_latest(monkeypatch):
+    monkeypatch.setattr(molecule_surrogate, "MOST", 6)
+    y = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.5])
+    assert molecule_surrogate.subset(y) == [1, 3, 4, 5, 6, 7]
+    assert molecule_surrogate.subset(y[:6]) == [0, 1, 2, 3, 4, 5]
