@@ -7,9 +7,14 @@ import pytest
 import torch
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
+from scipy.stats import spearmanr
 
+import migrate
 from domains import molecule_surrogate, objectives
+from runlog.errors import UserError
+from runlog.ledger import read_evaluations
 from tests.support import HERE
+from tools import foretell
 
 with open(HERE / "data" / "pmo_reference.csv", newline="") as file:
     MOLECULES = sorted({smiles for row in csv.DictReader(file)
@@ -80,6 +85,32 @@ def test_a_process_does_not_depend_on_when_it_was_fitted(monkeypatch):
         often.fit(MOLECULES[:n], scores[:n])
     for found, expected in zip(often.rank(late), fitted(MOLECULES[:70], scores[:70]).rank(late)):
         assert torch.equal(found, expected)
+
+
+def test_foretell_compares_the_surrogates_of_a_run(tmp_path, capsys, monkeypatch):
+    """Catches: a correlation with other scores than the next ones, a bare traceback."""
+    monkeypatch.setattr(foretell, "FITTED", (15, 25, 90))
+    monkeypatch.setattr(foretell, "ASKED", 25)
+    migrate.run("molecule", target="qed", method="random", proposals=64, out=str(tmp_path / "run"))
+    capsys.readouterr()
+    foretell.main([str(tmp_path / "run")])
+    lines = capsys.readouterr().out.splitlines()
+    evaluations = sorted(read_evaluations(tmp_path / "run"), key=lambda e: e.index)
+    for line, make in zip(lines, (None, molecule_surrogate.MoleculeProcess), strict=False):
+        assert len(line.split(": ")[1].split()) == 2        # for a third there are too few
+        if make:
+            shown = [float(value) for value in line.split(": ")[1].split()]
+            for n, value in zip((15, 25), shown):
+                expected, _ = fitted([e.candidate for e in evaluations[:n]],
+                                     [e.score for e in evaluations[:n]]).rank(
+                                         [e.candidate for e in evaluations[n:n + 25]])
+                scores = [e.score for e in evaluations[n:n + 25]]
+                assert value == pytest.approx(spearmanr(expected, scores).statistic, abs=0.005)
+    assert [line.split("  ")[1].split(":")[0] for line in lines] == [
+        "hidden states", "the task's own"] * 2
+    for wrong in ([], [str(tmp_path)]):
+        with pytest.raises(UserError, match="runs/"):
+            foretell.main(wrong)
 
 
 def test_beyond_its_limit_it_is_fitted_to_the_best_and_to_the_latest(monkeypatch):

@@ -1,0 +1,73 @@
+"""How well do surrogates foretell the scores of a search?
+
+    python -m tools.foretell runs/a runs/b
+
+They are fitted to the first 100, 300 and 600 evaluations of a run, and each time they rank the next
+200. Printed is the rank correlation (Spearman) of what they expect with the scores, for the
+surrogate that works for every task, on the policy's hidden states, and for the task's own one, if
+it has one. A run without screening is fairer: what passed a screen is what a surrogate thought well
+of.
+"""
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from scipy.stats import spearmanr
+
+import migrate
+import tasks
+from methods.screen import Surrogate, hidden_states
+from runlog.errors import UserError, exit_code
+from runlog.ledger import Evaluation, read_evaluations
+from runlog.settings import model_source
+
+FITTED, ASKED = (100, 300, 600), 200
+
+
+def correlation(surrogate, evaluations: list[Evaluation], n: int) -> float:
+    """Of the scores of the ASKED evaluations behind the first n, and what is expected of them."""
+    told, asked = evaluations[:n], evaluations[n:n + ASKED]
+    surrogate.fit([e.candidate for e in told], [e.worth if e.valid else None for e in told])
+    expected, _ = surrogate.rank([e.candidate for e in asked])
+    return spearmanr(expected, [e.worth for e in asked]).statistic
+
+
+def surrogates_for(folder: Path) -> dict:
+    """{name: a function that makes it}, for the task and the policy of a run."""
+    record = json.loads((folder / "config.json").read_text())
+    given = {key: record["config"][key] for key in ("task", "model", "seed")}
+    task = tasks.load_task_class(given["task"])(**record["options"])
+    config = migrate.resolve({key: value for key, value in given.items() if value}, task)
+    policy = migrate.load_policy(config, model_source(config.model, task))
+    features = hidden_states(policy, task)
+    made = {"hidden states": lambda: Surrogate(features)}
+    if hasattr(task, "surrogate"):
+        made["the task's own"] = task.surrogate
+    return made
+
+
+def main(argv: list[str]) -> None:
+    folders = [Path(name) for name in argv]
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} is no run of a search: give folders such as runs/..")
+    if not folders:
+        raise UserError("give the folders of runs: python -m tools.foretell runs/..")
+    found: dict[str, list[float]] = {}
+    for folder in folders:
+        evaluations = sorted(read_evaluations(folder), key=lambda e: e.index)
+        for name, make in surrogates_for(folder).items():
+            values = [correlation(make(), evaluations, n) for n in FITTED
+                      if n + ASKED <= len(evaluations)]
+            found.setdefault(name, []).extend(values)
+            print(f"{folder}  {name}:", *(f"{value:.2f}" for value in values), flush=True)
+    for name, values in found.items():
+        if values:
+            print(f"mean of {len(values)}  {name}: {statistics.mean(values):.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main, sys.argv[1:]))
