@@ -168,16 +168,21 @@ real() {
 
 # PMO's measure on its objectives; tuned on osimertinib_mpo and perindopril_mpo.
 molecule() {
-  local seed method target rest n tuned="perindopril_mpo osimertinib_mpo"
+  local seed method target rest n tuned="perindopril_mpo osimertinib_mpo" preset="--preset novelty"
   has_policy molecule || return 0
+  if [ -n "$MODEL" ]; then preset=""; fi
   rest="albuterol_similarity amlodipine_mpo celecoxib_rediscovery deco_hop fexofenadine_mpo median1
         median2 mestranol_similarity qed ranolazine_mpo scaffold_hop thiothixene_rediscovery
         troglitazone_rediscovery"
   n=$(size 1000 40)
   for seed in $SEEDS; do for target in $(printf '%s\n' $tuned $rest | first 15); do
     for method in migrate ns grpo grpo-greedy random discover; do
-      search molecule/1000 molecule "$target" "$(novel $method)" "$seed" --budget "$n"
+      search molecule/1000 molecule "$target" "$(novel $method)" "$seed" $preset --budget "$n"
     done
+    if [ -z "$MODEL" ]; then for method in migrate ns; do
+      search molecule/1000-screen molecule "$target" "$method+operator+screen+novelty" "$seed" \
+             --preset screen --budget "$n"
+    done; fi
     baseline molecule/1000 graph_ga "$target" graph-ga "$seed" --budget "$n"
     if [ -n "$SMOKE$MODEL" ]; then continue; fi
     search molecule/1000-paper-group molecule "$target" migrate+novelty "$seed" \
@@ -188,8 +193,12 @@ molecule() {
   done; done
   if [ -n "$SMOKE" ]; then return; fi
   for seed in $SEEDS; do for target in $rest; do        # the ten best count: they all go on
-    search molecule/10000 molecule "$target" "$(novel migrate)" "$seed" --budget 10000 \
+    search molecule/10000 molecule "$target" "$(novel migrate)" "$seed" $preset --budget 10000 \
            --after-solved 10000
+    if [ -z "$MODEL" ]; then
+      search molecule/10000-screen molecule "$target" migrate+operator+screen+novelty "$seed" \
+             --preset screen --budget 10000 --after-solved 10000
+    fi
   done; done
   if "$PYTHON" -c "import dockstring" 2> /dev/null; then
     for seed in $SEEDS; do for target in DRD2 F2 PARP1; do for method in migrate ns random; do

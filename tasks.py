@@ -244,7 +244,7 @@ class Molecule(Task):
     name: ClassVar[str] = "molecule"
     bundled: ClassVar[str | None] = "molecule"
     presets: ClassVar[dict[str, dict]] = MOLECULES
-    default_preset: ClassVar[str] = "novelty"
+    default_preset: ClassVar[str] = "screen"
 
     def __post_init__(self):
         try:

@@ -38,10 +38,11 @@ MOLECULES["tiny"] = MOLECULES["paper"] | dict(
 MOLECULES["novelty"] = MOLECULES["tiny"] | dict(
     method="migrate+novelty", budget=1000, n_on_policy=6, n_greedy=3, n_neighbors=7, top_k=10,
     novelty=dict(pull_only=True, patience=1000))
-# screen: chosen on these two, zaleplon_mpo, and two more similarities. Most neighbours are bred.
+# screen: chosen on perindopril_mpo and zaleplon_mpo, and on similarities to two other drugs. Most
+# neighbours are bred. The policy learns them from many replays, or it would not keep up.
 MOLECULES["screen"] = MOLECULES["novelty"] | dict(
-    method="migrate+operator+screen+novelty", n_on_policy=3, n_neighbors=10, lr=1.5e-3,
-    operator=dict(operator_share=0.8))
+    method="migrate+operator+screen+novelty", n_on_policy=3, n_greedy=12, n_neighbors=10, lr=1.5e-3,
+    inner_iterations=2, operator=dict(operator_share=0.8))
 MOLECULES["paper-group"] = MOLECULES["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
 MOLECULES |= real_models(proposals=300, temperature=0.7, max_new_tokens=64)
 

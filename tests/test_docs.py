@@ -394,7 +394,7 @@ def test_the_presets_are_documented_with_their_numbers(task):
     presets = TASKS[task].presets
     assert heading[1:] == [f"`{name}`" for name in presets]
     shown = {name for row in rows for name in settings_in(row)}
-    assert set().union(*presets.values()) - {"novelty", "screen"} <= shown
+    assert set().union(*presets.values()) - {"novelty", "screen", "operator"} <= shown
     for row in rows:
         before = None
         for cell, preset in zip(row[1:], presets.values(), strict=True):
@@ -416,9 +416,10 @@ def settings_in(row: list[str]) -> tuple[str, ...]:
 
 def all_settings(preset: dict) -> dict:
     """What a search has under a preset; the settings of `novelty` as the page has them, and of
-    `screen` its only one. Where the preset counts steps, there is no number of proposals."""
-    draws = str(preset.get("screen", {}).get("screen_draws", ""))
-    found = dataclasses.asdict(Config()) | preset | {"of `novelty`": "", "screen_draws": draws}
+    other modifiers what it sets. Where the preset counts steps, there is no number of proposals."""
+    found = dataclasses.asdict(Config()) | preset | {"of `novelty`": ""}
+    for modifier, setting in (("screen", "screen_draws"), ("operator", "operator_share")):
+        found[setting] = str(preset.get(modifier, {}).get(setting, ""))
     if found["steps"]:
         found["proposals"] = None
     if "novelty" in preset:
