@@ -179,10 +179,12 @@ molecule() {
     for method in migrate ns grpo grpo-greedy random discover; do
       search molecule/1000 molecule "$target" "$(novel $method)" "$seed" $preset --budget "$n"
     done
-    if [ -z "$MODEL" ]; then for method in migrate ns; do
-      search molecule/1000-screen molecule "$target" "$method+operator+screen+novelty" "$seed" \
+    if [ -z "$MODEL" ]; then                # without training there are no replays
+      search molecule/1000-screen molecule "$target" migrate+operator+screen+novelty "$seed" \
              --preset screen --budget "$n"
-    done; fi
+      search molecule/1000-screen molecule "$target" ns+operator+screen+novelty "$seed" \
+             --preset screen --budget "$n" --n-greedy 3 --operator-share 0.5
+    fi
     baseline molecule/1000 graph_ga "$target" graph-ga "$seed" --budget "$n"
     if [ -n "$SMOKE$MODEL" ]; then continue; fi
     search molecule/1000-paper-group molecule "$target" migrate+novelty "$seed" \
