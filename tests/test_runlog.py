@@ -608,7 +608,8 @@ def test_the_count_that_the_user_gives_replaces_the_presets():
 @pytest.mark.parametrize("task, preset, expected", [
     ("wordsearch", "tiny", (None, None, 1000, 0)), ("wordsearch", "novelty", (1000, None, 1000, 0)),
     ("molecule", "tiny", (None, None, 200, 0)), ("molecule", "novelty", (1000, None, 200, 0)),
-    ("molecule", "paper-group", (1000, None, 200, 0)), ("arc", "tiny", (None, None, 1024, 32)),
+    ("molecule", "screen", (1000, None, 200, 0)), ("molecule", "paper-group", (1000, None, 200, 0)),
+    ("arc", "tiny", (None, None, 1024, 32)),
 ])
 def test_the_presets_of_the_bundled_policies_count_proposals(task, preset, expected):
     """(budget, steps, proposals, after_solved). Catches: presets built on the paper's that take
