@@ -6,7 +6,7 @@
 #   bash run_all.sh                   # all sections, which are (minutes on two cores):
 #   bash run_all.sh wordsearch        #   ten published and 40 held-out words, nine methods, two
 #                                     #   protocols (75)
-#   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (100), 13 at
+#   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (160), 13 at
 #                                     #   10,000 (140); three proteins, if dockstring is there (140)
 #   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1 (130),
 #                                     #   all 400 training tasks at 1,024 programs (75)
@@ -179,11 +179,11 @@ molecule() {
     for method in migrate ns grpo grpo-greedy random discover; do
       search molecule/1000 molecule "$target" "$(novel $method)" "$seed" $preset --budget "$n"
     done
-    if [ -z "$MODEL" ]; then                # without training there are no replays
+    if [ -z "$MODEL" ]; then
       search molecule/1000-screen molecule "$target" migrate+operator+screen+novelty "$seed" \
              --preset screen --budget "$n"
       search molecule/1000-screen molecule "$target" ns+operator+screen+novelty "$seed" \
-             --preset screen --budget "$n" --n-greedy 3 --operator-share 0.5
+             --preset screen --budget "$n" --operator-share 0.5
     fi
     baseline molecule/1000 graph_ga "$target" graph-ga "$seed" --budget "$n"
     if [ -n "$SMOKE$MODEL" ]; then continue; fi
@@ -197,10 +197,6 @@ molecule() {
   for seed in $SEEDS; do for target in $rest; do        # the ten best count: they all go on
     search molecule/10000 molecule "$target" "$(novel migrate)" "$seed" $preset --budget 10000 \
            --after-solved 10000
-    if [ -z "$MODEL" ]; then
-      search molecule/10000-screen molecule "$target" migrate+operator+screen+novelty "$seed" \
-             --preset screen --budget 10000 --after-solved 10000
-    fi
   done; done
   if "$PYTHON" -c "import dockstring" 2> /dev/null; then
     for seed in $SEEDS; do for target in DRD2 F2 PARP1; do for method in migrate ns random; do
@@ -232,7 +228,8 @@ arc() {
 # Groups of ten: the mixture, the k of top-k, the update, scaling by the deviation, whose prompt
 # trains, who answers the neighbour prompt, whether a score of 0 trains.
 ablations() {
-  local preset=tiny seed target variant method group flags variants="
+  local preset=tiny of_molecule="--preset novelty"
+  local seed target variant method group flags variants="
     mixture-10-0-0  migrate                 10,0,0
     mixture-5-0-5   migrate                 5,0,5
     mixture-0-0-10  migrate                 0,0,10
@@ -250,7 +247,7 @@ ablations() {
     base-neighbors  migrate+base-neighbors  4,1,5
     mask-zero       migrate                 4,1,5   --mask-zero
     keep-zero       migrate                 4,1,5   --no-mask-zero"
-  if [ -n "$MODEL" ]; then preset=paper; fi
+  if [ -n "$MODEL" ]; then preset=paper of_molecule=""; fi
   while read -r variant method group flags; do
     if [ -z "$variant" ]; then continue; fi
     IFS=, read -r on_policy greedy neighbors <<< "$group"
@@ -266,7 +263,7 @@ ablations() {
       if [ "$variant" != keep-zero ] && [ "$variant" != top-10 ] \
          && has_policy molecule 2> /dev/null; then
         search "ablations/molecule/$variant" molecule perindopril_mpo "$(novel "$method")" \
-               "$seed" $flags --budget "$(size 1000 40)"
+               "$seed" $of_molecule $flags --budget "$(size 1000 40)"
       fi
     done
   done <<< "$variants"
