@@ -11,9 +11,11 @@ import functools
 from rdkit import Chem
 from rdkit.Chem import Crippen, rdFingerprintGenerator, rdMolDescriptors
 
+from domains.gaussian import error_left_out, with_noise, with_worst
 from runlog.slow import torch
 
 RADIUS, SIZE, COUNTED = 1, 2048, 4      # of Morgan fingerprints: a count above COUNTED is cut
+FRAGMENTS = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=SIZE)
 PROPERTIES = [Crippen.MolLogP, rdMolDescriptors.CalcTPSA, rdMolDescriptors.CalcExactMolWt,
               rdMolDescriptors.CalcNumHeavyAtoms, rdMolDescriptors.CalcNumRings,
               rdMolDescriptors.CalcNumAromaticRings, rdMolDescriptors.CalcNumRotatableBonds,
@@ -42,8 +44,7 @@ class MoleculeProcess:
     def fit(self, candidates: list[str], scores: list[float | None]) -> None:
         """candidates: in the order in which they came. scores: None for an invalid candidate, which
         counts as the worst valid one."""
-        worst = min((score for score in scores if score is not None), default=0.0)
-        y = torch.tensor([worst if score is None else score for score in scores]).double()
+        y = with_worst(scores).float().double()     # bits beyond these say nothing
         n = min(1 << len(scores).bit_length() - 1, JUDGED_ON)
         if n not in self.noise:
             self.stand_on(candidates[:n])
@@ -90,20 +91,9 @@ def described(smiles: str):
     """Whether a molecule has each fragment once, twice, .. : (SIZE * COUNTED,) bool, so that the
     sums of minima are a product of matrices. And its properties, (d,)."""
     mol = Chem.MolFromSmiles(smiles)
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=SIZE)
-    counts = torch.tensor(generator.GetCountFingerprintAsNumPy(mol).astype("int64"))    # (SIZE,)
+    counts = torch.tensor(FRAGMENTS.GetCountFingerprintAsNumPy(mol).astype("int64"))    # (SIZE,)
     return ((counts[:, None] > torch.arange(COUNTED)).flatten(),
             torch.tensor([value(mol) for value in PROPERTIES], dtype=torch.float64))
-
-
-def with_noise(k, noise: float):
-    return k + noise * torch.eye(len(k), dtype=k.dtype)
-
-
-def error_left_out(k, y, noise: float) -> float:
-    """Mean square of what a point is off by where it is left out: (K^-1 y) / diag(K^-1)."""
-    inverse = torch.linalg.inv(with_noise(k, noise))
-    return ((inverse @ y) / inverse.diagonal()).square().mean().item()
 
 
 def subset(y) -> list[int]:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from domains.contract import call
+from domains.gaussian import error_left_out, with_noise, with_worst
 from methods import operator
 from migrate import Archive, Ask, Method, Row, derive
 from runlog.errors import UserError
@@ -39,7 +40,7 @@ PREFIX = 4              # tokens of the task prompt that stand before a candidat
 
 @dataclass
 class Screen:
-    """Method -> Method. The field is its setting, and becomes a flag."""
+    """Method -> Method. The fields are its settings, and become flags."""
     screen_draws: int = 8       # candidates drawn for each one that is wanted
     screen_generations: int = 2     # with +operator: so often the most promising are bred
 
@@ -242,27 +243,17 @@ def as_ranks(scores: list[float | None]) -> list[float | None]:
             for score in scores]
 
 
-def with_worst(scores: list[float | None]):
-    """The scores, (n,). An invalid candidate counts as the worst valid one among them."""
-    worst = min((score for score in scores if score is not None), default=0.0)
-    return torch.tensor([worst if score is None else score for score in scores],
-                        dtype=torch.float64)
-
-
 def judge(x, y) -> dict:
     """{(kinds, length, noise): weight} of the best processes. x: (kinds, n, d), y: (n,).
 
-    A process has the kinds of one spelling, or all of them. Of a point that is left out it expects
-    y - (K^-1 y) / diag(K^-1)."""
+    A process has the kinds of one spelling, or all of them."""
     half, x, y = len(x) // 2, standardised(x)[0], standardised(y)[0]
     errors = {}
     for kinds in dict.fromkeys([(0, half), (half, len(x)), (0, len(x))]):
         apart = distances(x, x, kinds)
         for length in LENGTHS:
             for noise in NOISES:
-                inverse = torch.linalg.inv(with_noise(kernel(apart, length), noise))
-                left_out = (inverse @ y) / inverse.diagonal()                   # (n,): y - expected
-                errors[kinds, length, noise] = left_out.square().mean().item()
+                errors[kinds, length, noise] = error_left_out(kernel(apart, length), y, noise)
     best = sorted(errors, key=errors.get)[:AT_MOST]
     weights = {one: math.exp(len(y) * (errors[best[0]] - errors[one]) / 2) for one in best}
     weights = {one: weight for one, weight in weights.items() if weight > 0.1}
@@ -286,10 +277,6 @@ def distances(x, y, kinds: tuple[int, int]):
 def kernel(apart, length: float):
     """Distances (kinds, n, m) -> (n, m)."""
     return torch.exp(-apart / length ** 2).mean(0)
-
-
-def with_noise(k, noise: float):
-    return k + noise * torch.eye(len(k), dtype=k.dtype)
 
 
 METHODS = {"screen": Screen}

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import pytest
 import torch
@@ -88,7 +89,8 @@ def test_a_process_does_not_depend_on_when_it_was_fitted(monkeypatch):
 
 
 def test_foretell_compares_the_surrogates_of_a_run(tmp_path, capsys, monkeypatch):
-    """Catches: a correlation with other scores than the next ones, a bare traceback."""
+    """Catches: a correlation with other scores than the next ones, a bare traceback, code of a
+    stranger's run that is run."""
     monkeypatch.setattr(foretell, "FITTED", (15, 25, 90))
     monkeypatch.setattr(foretell, "ASKED", 25)
     migrate.run("molecule", target="qed", method="random", proposals=64, out=str(tmp_path / "run"))
@@ -111,6 +113,13 @@ def test_foretell_compares_the_surrogates_of_a_run(tmp_path, capsys, monkeypatch
     for wrong in ([], [str(tmp_path)]):
         with pytest.raises(UserError, match="runs/"):
             foretell.main(wrong)
+    evil, ran = tmp_path / "evil.py", tmp_path / "ran"
+    evil.write_text(f"open({str(ran)!r}, 'w')")
+    (tmp_path / "config.json").write_text(json.dumps(
+        {"config": {"task": str(evil), "model": "tiny"}, "options": {}}))
+    with pytest.raises(UserError, match="a task of its own"):
+        foretell.main([str(tmp_path)])
+    assert not ran.exists()
 
 
 def test_beyond_its_limit_it_is_fitted_to_the_best_and_to_the_latest(monkeypatch):

@@ -19,8 +19,9 @@ from scipy.stats import spearmanr
 
 import migrate
 import tasks
+from hub.commands import check_task
 from methods.screen import Surrogate, hidden_states
-from runlog.errors import UserError, exit_code
+from runlog.errors import UserError, exit_code, one_line
 from runlog.ledger import Evaluation, read_evaluations
 from runlog.settings import model_source
 
@@ -36,11 +37,18 @@ def correlation(surrogate, evaluations: list[Evaluation], n: int) -> float:
 
 
 def surrogates_for(folder: Path) -> dict:
-    """{name: a function that makes it}, for the task and the policy of a run."""
-    record = json.loads((folder / "config.json").read_text())
-    given = {key: record["config"][key] for key in ("task", "model", "seed")}
-    task = tasks.load_task_class(given["task"])(**record["options"])
-    config = migrate.resolve({key: value for key, value in given.items() if value}, task)
+    """{name: a function that makes it}, for the task and the policy of a run, which may be a
+    stranger's: of a task that is a file, nothing is run."""
+    try:
+        record = json.loads((folder / "config.json").read_text())
+        check_task(str(folder), record, "")
+        task = tasks.TASKS[record["config"]["task"]](**record["options"])
+        config = migrate.resolve({"model": record["config"]["model"]}, task)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{folder} is no run of a search that can be read, such as those in runs/: "
+                        f"{one_line(error)}") from error
     policy = migrate.load_policy(config, model_source(config.model, task))
     features = hidden_states(policy, task)
     made = {"hidden states": lambda: Surrogate(features)}
@@ -51,9 +59,6 @@ def surrogates_for(folder: Path) -> dict:
 
 def main(argv: list[str]) -> None:
     folders = [Path(name) for name in argv]
-    for folder in folders:
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} is no run of a search: give folders such as runs/..")
     if not folders:
         raise UserError("give the folders of runs: python -m tools.foretell runs/..")
     found: dict[str, list[float]] = {}
