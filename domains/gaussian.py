@@ -16,7 +16,7 @@ def with_noise(k, noise: float):
 
 
 def error_left_out(k, y, noise: float) -> float:
-    """The mean square of what a process is off by at a point that it is not told. k: (n, n), y: (n,)
-    with mean 0. Of such a point it expects y - (K^-1 y) / diag(K^-1), where K = k + noise I."""
+    """The mean square of what a process is off by at a point that it is not told. k: (n, n).
+    y: (n,), with mean 0. It expects y - (K^-1 y) / diag(K^-1) there, where K = k + noise I."""
     inverse = torch.linalg.inv(with_noise(k, noise))
     return ((inverse @ y) / inverse.diagonal()).square().mean().item()
