@@ -47,14 +47,12 @@ class MoleculeProcess:
         y = with_worst(scores).float().double()     # bits beyond these say nothing
         n = min(1 << len(scores).bit_length() - 1, JUDGED_ON)
         if n not in self.noise:
-            self.stand_on(candidates[:n])
-            k, y_n = self.kernel(*self.known), y[:n] - y[:n].mean()
+            k, y_n = self.stand_on(candidates[:n]), y[:n] - y[:n].mean()
             self.noise[n] = min(NOISES, key=lambda noise: error_left_out(k, y_n, noise))
         kept = subset(y)
-        self.stand_on([candidates[i] for i in kept])
-        y, k = y[kept], with_noise(self.kernel(*self.known), self.noise[n])     # (n,), (n, n)
+        y, k = y[kept], self.stand_on([candidates[i] for i in kept])            # (n,), (n, n)
         self.mean, self.deviation = y.mean(), y.std(correction=0).clamp(min=1e-9)
-        self.root = torch.linalg.cholesky(k)
+        self.root = torch.linalg.cholesky(with_noise(k, self.noise[n]))
         y = (y - self.mean) / self.deviation
         self.solved = torch.cholesky_solve(y[:, None], self.root)[:, 0]         # (n,): K^-1 y
 
@@ -65,25 +63,29 @@ class MoleculeProcess:
         variance = (1 - explained.square().sum(0)).clamp(min=0)
         return self.mean + self.deviation * (k @ self.solved), self.deviation * variance.sqrt()
 
-    def stand_on(self, candidates: list[str]) -> None:
-        """Takes these as the points that others are compared with."""
-        self.known = tables(candidates)
-        self.center = self.known[1].mean(0)                                     # (d,)
-        self.scale = self.known[1].std(0, correction=0).clamp(min=1e-6)
+    def stand_on(self, candidates: list[str]):
+        """Takes these as the points that others are compared with. Returns their kernel, (n, n)."""
+        fragments, properties = tables(candidates)
+        self.present = fragments.any(0)         # most fragments are in none of them: not compared
+        self.fragments, self.sizes = fragments[:, self.present].float(), fragments.sum(1)
+        self.center = properties.mean(0)                                        # (d,)
+        self.scale = properties.std(0, correction=0).clamp(min=1e-6)
+        self.properties = (properties - self.center) / self.scale
+        return self.kernel(fragments, properties)
 
     def kernel(self, fragments, properties):
         """Without the noise. (m, fragments), (m, d) -> (m, n)."""
-        shared, sizes = fragments @ self.known[0].T, self.known[0].sum(1)
-        tanimoto = shared / (fragments.sum(1)[:, None] + sizes - shared)
-        x, y = ((p - self.center) / self.scale for p in (properties, self.known[1]))
-        apart = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist").square()
+        shared = fragments[:, self.present].float() @ self.fragments.T
+        tanimoto = shared / (fragments.sum(1)[:, None] + self.sizes - shared)
+        x = (properties - self.center) / self.scale
+        apart = torch.cdist(x, self.properties, compute_mode="use_mm_for_euclid_dist").square()
         return (tanimoto.double() + torch.exp(-apart / (2 * x.shape[1]))) / 2
 
 
 def tables(candidates: list[str]):
-    """(m, SIZE * COUNTED), (m, d) of m molecules."""
+    """(m, SIZE * COUNTED) bool, (m, d) of m molecules."""
     fragments, properties = zip(*map(described, candidates))
-    return torch.stack(fragments).float(), torch.stack(properties)
+    return torch.stack(fragments), torch.stack(properties)
 
 
 @functools.lru_cache(20_000)
