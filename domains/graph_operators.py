@@ -170,17 +170,19 @@ def halves(smiles: str, smarts: str, bonds: tuple) -> list[tuple]:
     """All that a molecule can be cut into by its matches of a pattern: two parts each, with [1*] at
     every open end. Empty if no cut makes two parts."""
     mol, found = Chem.MolFromSmiles(smiles), []
+    whole = kekulized(mol)
     for match in mol.GetSubstructMatches(objectives.pattern(smarts)):
         cut = [mol.GetBondBetweenAtoms(match[i], match[j]).GetIdx() for i, j in bonds]
-        opened = Chem.FragmentOnBonds(kekulized(mol), cut, dummyLabels=[(1, 1)] * len(cut))
+        opened = Chem.FragmentOnBonds(whole, cut, dummyLabels=[(1, 1)] * len(cut))
         parts = Chem.GetMolFrags(opened, asMols=True, sanitizeFrags=False)
+        if len(parts) != 2:
+            continue
         try:
             for part in parts:
                 Chem.SanitizeMol(part)
         except (RuntimeError, ValueError):
             continue
-        if len(parts) == 2:
-            found.append(tuple(map(kekulized, parts)))
+        found.append(tuple(map(kekulized, parts)))
     return found
 
 
