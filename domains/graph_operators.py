@@ -21,7 +21,7 @@ LARGEST_RING = 6
 
 # where a molecule is cut: a pattern of atoms, and the bonds between them that are cut
 CHAIN_CUT = ("[*]-;!@[*]", ((0, 1),))
-RING_CUTS = [("[R]@[R]@[R]@[R]", ((0, 1), (2, 3))),     # two bonds apart
+RING_CUTS = [("[R]@[R]@[R]@[R]", ((0, 1), (2, 3))),     # one bond between them
              ("[R]@[R;!D2]@[R]", ((0, 1), (1, 2)))]     # both bonds of an atom: it leaves the ring
 
 NEW_ATOMS = {"-": "C N O F S Cl Br".split(), "=": "C N O".split(), "#": "C N".split()}
@@ -165,7 +165,7 @@ def cross_rings(a: str, b: str, rng):
     return None
 
 
-@functools.lru_cache(4096)      # the same parents are cut again and again
+@functools.lru_cache(768)       # the same parents are cut again and again; 300 kB for each
 def halves(smiles: str, smarts: str, bonds: tuple) -> list[tuple]:
     """All that a molecule can be cut into by its matches of a pattern: two parts each, with [1*] at
     every open end. Empty if no cut makes two parts."""

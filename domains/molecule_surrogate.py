@@ -44,15 +44,16 @@ class MoleculeProcess:
     def fit(self, candidates: list[str], scores: list[float | None]) -> None:
         """candidates: in the order in which they came. scores: None for an invalid candidate, which
         counts as the worst valid one."""
-        y = with_worst(scores).float().double()     # bits beyond these say nothing
-        n = min(1 << len(scores).bit_length() - 1, JUDGED_ON)
-        if n not in self.noise:
-            k, y_n = self.stand_on(candidates[:n]), y[:n] - y[:n].mean()
-            self.noise[n] = min(NOISES, key=lambda noise: error_left_out(k, y_n, noise))
+        first = min(1 << len(scores).bit_length() - 1, JUDGED_ON)
+        if first not in self.noise:         # by the first alone, however many are known by now
+            k, y = self.stand_on(candidates[:first]), rounded(scores[:first])
+            self.noise[first] = min(
+                NOISES, key=lambda noise: error_left_out(k, y - y.mean(), noise))
+        y = rounded(scores)
         kept = subset(y)
         y, k = y[kept], self.stand_on([candidates[i] for i in kept])            # (n,), (n, n)
         self.mean, self.deviation = y.mean(), y.std(correction=0).clamp(min=1e-9)
-        self.root = torch.linalg.cholesky(with_noise(k, self.noise[n]))
+        self.root = torch.linalg.cholesky(with_noise(k, self.noise[first]))
         y = (y - self.mean) / self.deviation
         self.solved = torch.cholesky_solve(y[:, None], self.root)[:, 0]         # (n,): K^-1 y
 
@@ -80,6 +81,11 @@ class MoleculeProcess:
         x = (properties - self.center) / self.scale
         apart = torch.cdist(x, self.properties, compute_mode="use_mm_for_euclid_dist").square()
         return (tanimoto.double() + torch.exp(-apart / (2 * x.shape[1]))) / 2
+
+
+def rounded(scores: list[float | None]):
+    """(n,): bits beyond those of float32 say nothing."""
+    return with_worst(scores).float().double()
 
 
 def tables(candidates: list[str]):

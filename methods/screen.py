@@ -31,6 +31,7 @@ from runlog.slow import engine, torch
 ENOUGH = 10             # valid evaluations, before which nothing is screened
 MOST = 2000             # points of a fit: the best half of them, and as many others at random
 LATER = 50              # of more evaluations than that, up to the latest fiftieth is left out
+GENERATIONS = 2         # with +operator: so often a step breeds, before anything is scored
 BLOCK = 64              # candidates whose hidden states are computed together
 JUDGED_ON = 256         # points that processes are judged on, at most
 AT_MOST = 4             # processes of a fit
@@ -40,13 +41,12 @@ PREFIX = 4              # tokens of the task prompt that stand before a candidat
 
 @dataclass
 class Screen:
-    """Method -> Method. The fields are its settings, and become flags."""
+    """Method -> Method. The field is its setting, and becomes a flag."""
     screen_draws: int = 8       # candidates drawn for each one that is wanted
-    screen_generations: int = 2     # with +operator: so often the most promising are bred
 
     def __post_init__(self):
-        if self.screen_draws < 1 or self.screen_generations < 1:
-            raise UserError("--screen-draws and --screen-generations must be at least 1")
+        if self.screen_draws < 1:
+            raise UserError("--screen-draws must be at least 1")
 
     def __call__(self, method: Method) -> Method:
         self.method, self.archive = method, None
@@ -67,7 +67,7 @@ class Screen:
         rows = []
         for ask in asks:
             if ask.origin == OPERATOR:
-                rows += self.bred(policy, task, ask, archive, key, promise, *turn)
+                rows += self.bred_rows(policy, task, ask, archive, key, promise, *turn)
                 continue
             own = [row for row in drawn if row.origin == ask.origin]
             fresh = [row for row in own if unseen.get(row.candidate) is row]
@@ -76,8 +76,8 @@ class Screen:
             rows += (fresh + others)[:ask.n]
         return rows
 
-    def bred(self, policy, task, ask: Ask, archive: Archive, key: tuple, promise: dict[str, float],
-             *turn) -> list[Row]:
+    def bred_rows(self, policy, task, ask: Ask, archive: Archive, key: tuple,
+                  promise: dict[str, float], *turn) -> list[Row]:
         """The most promising of what the operator of the task makes in some generations: of the
         best and of what the policy drew, of these and their children, and so on. None of them is
         scored on the way. Their parents are those ancestors that were."""
@@ -86,12 +86,13 @@ class Screen:
         pool = promise | self.promise(policy, task, best, archive, key)
         ancestors = {candidate: [candidate] for candidate in best} | {c: [] for c in promise}
         children: dict[str, float] = {}
-        for _ in range(self.screen_generations):
+        for _ in range(GENERATIONS):
             ranked = sorted(pool, key=pool.get, reverse=True)[:operator.POOL]
             made = operator.bred(task, archive, ranked, ask.n * self.screen_draws, rng)
-            for child in made.keys() - pool.keys():
+            new = [child for child in made if child not in pool]
+            for child in new:
                 ancestors[child] = [a for parent in made[child] for a in ancestors.get(parent, [])]
-            found = self.promise(policy, task, [c for c in made if c not in pool], archive, key)
+            found = self.promise(policy, task, new, archive, key)
             children |= found
             pool |= found
         ranked = sorted(children, key=children.get, reverse=True)

@@ -78,9 +78,12 @@ def test_what_is_invalid_counts_as_the_worst_and_one_score_alone_is_no_error():
 
 
 def test_a_process_does_not_depend_on_when_it_was_fitted(monkeypatch):
-    """Catches: a noise that was chosen on points which a resumed search had later."""
+    """Catches: a noise that was chosen on points which a resumed search had later, or on what an
+    invalid candidate counted as then."""
     monkeypatch.setattr(molecule_surrogate, "JUDGED_ON", 32)
     scores, late = scores_of("qed", MOLECULES), MOLECULES[-5:]
+    scores[3] = scores[11] = scores[30] = None
+    scores[60] = -5.0
     often = molecule_surrogate.MoleculeProcess()
     for n in (10, 11, 20, 40, 70):
         often.fit(MOLECULES[:n], scores[:n])
@@ -113,6 +116,14 @@ def test_foretell_compares_the_surrogates_of_a_run(tmp_path, capsys, monkeypatch
     for wrong in ([], [str(tmp_path)]):
         with pytest.raises(UserError, match="runs/"):
             foretell.main(wrong)
+    evals = tmp_path / "run" / "evals.jsonl"
+    lines = evals.read_text().splitlines(keepends=True)
+    for written, words in ((lines[:39], "a longer search"),
+                           ([lines[0].replace(evaluations[0].candidate, "xx"), *lines[1:]],
+                            "does not understand")):
+        evals.write_text("".join(written))
+        with pytest.raises(UserError, match=words):
+            foretell.main([str(tmp_path / "run")])
     evil, ran = tmp_path / "evil.py", tmp_path / "ran"
     evil.write_text(f"open({str(ran)!r}, 'w')")
     (tmp_path / "config.json").write_text(json.dumps(

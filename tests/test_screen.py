@@ -71,7 +71,7 @@ def test_the_most_promising_unseen_candidates_fill_the_group():
     assert asked[-1] == [2, 3]              # too little is known: nothing is screened
 
 
-def test_with_an_operator_the_most_promising_are_bred_for_some_generations():
+def test_with_an_operator_the_most_promising_are_bred_for_some_generations(monkeypatch):
     """Long words are promising, and a child is the next one in a row. Catches: children of the best
     alone, a generation too few, parents that f never saw, two draws that are one."""
     words = ["stone", "letters", "homeland", "conductor", "apprentice", "foolishness"]
@@ -86,8 +86,8 @@ def test_with_an_operator_the_most_promising_are_bred_for_some_generations():
         return [Row(ask.origin, [], [1], "letters") for ask in asks]
     shown, policy, archive = [], load(folder_of("tiny")), archive_of(screen.ENOUGH)
     asks = [Ask([1], 1, "on-policy", []), Ask([1], 2, "operator", [])]
-    method = screen.Screen(screen_draws=3, screen_generations=3)(
-        migrate.Method(None, None, True, draw=draw))
+    monkeypatch.setattr(screen, "GENERATIONS", 3)
+    method = screen.Screen(screen_draws=3)(migrate.Method(None, None, True, draw=draw))
     rows = method.draw(policy, Growing(), asks, archive, (0, 1))
     assert [row.candidate for row in rows] == ["letters", "apprentice", "conductor"]
     assert [best for best, _, _ in shown] == ["letters", "homeland", "conductor"]
@@ -98,8 +98,8 @@ def test_with_an_operator_the_most_promising_are_bred_for_some_generations():
                                                               ("letters", [best])]
     assert [best for best, _, _ in shown[3:]] == [best, "stone", "letters"]
     assert shown[3][2] != shown[0][2]
-    with pytest.raises(UserError, match="--screen-generations must"):
-        screen.Screen(screen_generations=0)
+    with pytest.raises(UserError, match="--screen-draws must"):
+        screen.Screen(screen_draws=0)
 
 
 def test_a_screened_search_scores_better_candidates(tmp_path):

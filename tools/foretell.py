@@ -11,6 +11,7 @@ of.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -29,10 +30,14 @@ FITTED, ASKED = (100, 300, 600), 200
 
 
 def correlation(surrogate, evaluations: list[Evaluation], n: int) -> float:
-    """Of the scores of the ASKED evaluations behind the first n, and what is expected of them."""
+    """Of the scores of the ASKED evaluations after the first n, and what is expected of them."""
     told, asked = evaluations[:n], evaluations[n:n + ASKED]
-    surrogate.fit([e.candidate for e in told], [e.worth if e.valid else None for e in told])
-    expected, _ = surrogate.rank([e.candidate for e in asked])
+    try:
+        surrogate.fit([e.candidate for e in told], [e.worth if e.valid else None for e in told])
+        expected, _ = surrogate.rank([e.candidate for e in asked])
+    except Exception as error:      # a run may hold anything
+        raise UserError(f"the surrogate does not understand the candidates of this run: "
+                        f"{one_line(error)}") from error
     return spearmanr(expected, [e.worth for e in asked]).statistic
 
 
@@ -63,11 +68,15 @@ def main(argv: list[str]) -> None:
         raise UserError("give the folders of runs: python -m tools.foretell runs/..")
     found: dict[str, list[float]] = {}
     for folder in folders:
+        surrogates = surrogates_for(folder)
         evaluations = sorted(read_evaluations(folder), key=lambda e: e.index)
-        for name, make in surrogates_for(folder).items():
+        if len(evaluations) < FITTED[0] + ASKED:
+            raise UserError(f"{folder} holds {len(evaluations)} evaluations; a longer search is "
+                            f"needed, of {FITTED[0] + ASKED} at least")
+        for name, make in surrogates.items():
             values = [correlation(make(), evaluations, n) for n in FITTED
                       if n + ASKED <= len(evaluations)]
-            found.setdefault(name, []).extend(values)
+            found.setdefault(name, []).extend(filter(math.isfinite, values))   # nan: all alike
             print(f"{folder}  {name}:", *(f"{value:.2f}" for value in values), flush=True)
     for name, values in found.items():
         if values:
