@@ -1,8 +1,8 @@
 """MiGrATe: search with a language model that learns from what it finds (arXiv 2508.08641).
 
 A policy pi, which is a language model with LoRA weights, proposes candidates. A black box f scores
-them. GRPO adapts the LoRA weights online, to this one problem. It learns from candidates that the
-policy, or the task's warm start, proposed and that f scored, and from nothing else. One step:
+them. GRPO adapts the LoRA weights online, to this one problem. It learns from the candidates that f
+scored, and from nothing else. One step:
 
     1. sample    n_on_policy completions from pi(. | x), the task prompt, and n_neighbors from
                  pi(. | x_ns), a prompt that shows a good candidate and asks for a variation of it
@@ -61,7 +61,7 @@ class Config:
     task: str = "wordsearch"      # a task of tasks.py, or path/to/file.py[:ClassName]
     model: str = "tiny"           # Hub name, local folder, or tiny: the policy bundled for the task
     method: str = "migrate"       # NAME[+MODIFIER..] of METHODS and methods/, or file.py:name
-    preset: str = ""              # settings of the task: paper (for real models), tiny, ..
+    preset: str = ""              # named settings that override these: screen, paper, ..
     seed: int = 0                 # every random draw derives from (seed, step)
     proposals: int = 1000         # candidates to draw, repeats and invalid ones included
     steps: int | None = None      # instead: number of groups
