@@ -230,8 +230,7 @@ def acceptable(mol, rng, ring: bool = False):
         mol = Chem.MolFromSmiles(Chem.MolToSmiles(mol))
     except (RuntimeError, ValueError):
         return None
-    if mol is None:
-        return None
-    if any(mol.HasSubstructMatch(objectives.pattern(smarts)) for smarts in FORBIDDEN):
+    if mol is None or any(
+            mol.HasSubstructMatch(objectives.pattern(smarts)) for smarts in FORBIDDEN):
         return None
     return mol

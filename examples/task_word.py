@@ -13,17 +13,15 @@ from domains.answers import words_in
 
 @dataclass
 class Word(tasks.Task):
-    letters: str = "aeiou"      # the letters that count
-
-    name = "word"
-    bundled = "wordsearch"      # the policy in tiny/ that knows this prompt
+    letters: str = "aeiou"                      # the letters that count
+    name, bundled = "word", "wordsearch"        # bundled: the policy in tiny/ to use
 
     def prompt(self):
         return "Guess the hidden word. Answer with one English word."
 
-    def parse(self, completion):        # a list of candidates, empty if there is none
-        return words_in(completion)[-1:]
-
-    def score(self, candidates):        # yields (candidate, score), here from 0 to 1
+    def score(self, candidates):                # yields (candidate, score from 0 to 1)
         for word in candidates:
             yield word, sum(letter in self.letters for letter in word) / (len(word) + 1)
+
+    def parse(self, completion):                # a list of candidates, empty if there is none
+        return words_in(completion)[-1:]

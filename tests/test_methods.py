@@ -644,8 +644,9 @@ def test_children_of_molecules_are_new_canonical_and_of_good_parents():
     assert graph_operators.children([], 5, random.Random(0)) == []
 
 
-def test_a_ring_is_cut_at_two_bonds_apart_or_at_both_bonds_of_an_atom():
-    """The cuts of Graph GA, on ethylcyclohexane. Catches: one of them missing."""
+def test_a_ring_is_cut_at_two_bonds_with_one_between_or_at_both_bonds_of_an_atom():
+    """The cuts of Graph GA, on ethylcyclohexane. Catches: one of them missing, a cut that leaves
+    one piece, as many do that hit two rings."""
     def cut(smiles, how):
         return {tuple(sorted(map(Chem.MolToSmiles, parts)))
                 for parts in graph_operators.halves(smiles, *how)}
@@ -656,3 +657,4 @@ def test_a_ring_is_cut_at_two_bonds_apart_or_at_both_bonds_of_an_atom():
     assert cut("CCC1CCCCC1", graph_operators.CHAIN_CUT) == {
         ("[1*]C", "[1*]CC1CCCCC1"), ("[1*]C1CCCCC1", "[1*]CC")}
     assert not cut("CCO", apart) and not cut("c1ccccc1", graph_operators.CHAIN_CUT)
+    assert {len(parts) for parts in cut("C1CCC2CCCCC2C1", apart)} == {2}

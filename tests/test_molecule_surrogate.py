@@ -124,6 +124,10 @@ def test_foretell_compares_the_surrogates_of_a_run(tmp_path, capsys, monkeypatch
         evals.write_text("".join(written))
         with pytest.raises(UserError, match=words):
             foretell.main([str(tmp_path / "run")])
+    alike = [json.dumps(json.loads(line) | {"score": 0.5, "valid": True}) for line in lines]
+    evals.write_text("\n".join(alike) + "\n")
+    foretell.main([str(tmp_path / "run")])          # no rank, and no mean of what is none
+    assert "nan" in (shown := capsys.readouterr().out) and "mean" not in shown
     evil, ran = tmp_path / "evil.py", tmp_path / "ran"
     evil.write_text(f"open({str(ran)!r}, 'w')")
     (tmp_path / "config.json").write_text(json.dumps(

@@ -102,6 +102,21 @@ def test_with_an_operator_the_most_promising_are_bred_for_some_generations(monke
         screen.Screen(screen_draws=0)
 
 
+def test_a_child_of_a_child_has_the_ancestors_that_were_scored():
+    """Catches: an order of its own in every process, as that of a set is."""
+    words = ["letters", "homeland", "conductor", "apprentice", "foolishness", "cement", "audio"]
+
+    class Chain(WithSurrogate):
+        def neighbors(self, best, n, rng):
+            return [(word, [parent]) for parent, word in zip([best[0], *words], words)]
+
+    archive, policy = archive_of(screen.ENOUGH), load(folder_of("tiny"))
+    method = screen.Screen()(migrate.Method(None, None, True))
+    rows = method.draw(policy, Chain(), [Ask([1], 7, "operator", [])], archive, (0, 1))
+    assert {row.candidate for row in rows} == set(words)
+    assert len({tuple(row.parents) for row in rows}) == 1 and len(rows[0].parents) == 1
+
+
 def test_a_screened_search_scores_better_candidates(tmp_path):
     """With the bundled policy's own hidden states, on a real word. Catches: a rank the wrong way
     round, features that say nothing."""
