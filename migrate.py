@@ -1,11 +1,11 @@
 """MiGrATe: search with a language model that learns from what it finds (arXiv 2508.08641).
 
 A policy pi, which is a language model with LoRA weights, proposes candidates. A black box f scores
-them. GRPO adapts the LoRA weights online, to this one problem. It learns from the candidates that f
-scored, and from nothing else. One step:
+them. GRPO adapts the LoRA weights online, to this one problem. It has no training data but the
+completions of this search; one without a valid candidate has reward 0. One step:
 
     1. sample    n_on_policy completions from pi(. | x), the task prompt, and n_neighbors from
-                 pi(. | x_ns), a prompt that shows a good candidate and asks for a variation of it
+                 pi(. | x_ns), the neighbour prompt: it shows a good candidate, asks for a variation
     2. score     the candidates that f has not scored before: reward r_i = f in [0, 1], or a rank
     3. replay    n_greedy of the best completions in the archive
     4. group     all of them, G rows, as if all had been sampled under x;  A_i = r_i - mean(r)
@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-import runlog.interrupts  # noqa: F401 (first: Ctrl-C is one line from here on)
+import runlog.interrupts  # noqa: F401 (first: Ctrl-C prints one line from here on)
 from hub.adapters import load_adapter
 from reports import pages
 from runlog import ending, flags, plugins, settings
@@ -62,15 +62,15 @@ class Config:
     model: str = "tiny"           # Hub name, local folder, or tiny: the policy bundled for the task
     method: str = "migrate"       # NAME[+MODIFIER..] of METHODS and methods/, or file.py:name
     preset: str = ""              # named settings that override these: screen, paper, ..
-    seed: int = 0                 # every random draw derives from (seed, step)
+    seed: int = 0                 # every random draw derives from it and the step
     proposals: int = 1000         # candidates to draw, repeats and invalid ones included
     steps: int | None = None      # instead: number of groups
     budget: int | None = None     # instead: stop after so many unique evaluations of f
     after_solved: int = 0         # candidates to draw after the first solution (ARC: for its vote)
     n_on_policy: int = 4          # rows of a group sampled under the task prompt (paper: alpha)
-    n_greedy: int = 1             # rows of a group replayed from the archive's best (paper: beta)
+    n_greedy: int = 1             # rows replayed (greedy) from the archive's best (paper: beta)
     n_neighbors: int = 5          # rows sampled under the neighbour prompt (paper: gamma)
-    top_k: int = 3                # parents and replays are drawn from the k best of the archive
+    top_k: int = 3                # replays, and most methods' parents, are from the k best so far
     temperature: float = 1.0      # of sampling, and of the log-probabilities in an update
     max_new_tokens: int = 64      # longest completion
     lr: float = 5e-5              # learning rate at the start; it falls linearly to 0
@@ -86,7 +86,7 @@ class Config:
 
 
 def resolve(given: dict, task: Task) -> Config:
-    """The settings of a search: Config's defaults < preset < method < given. Raises UserError."""
+    """Config's defaults < preset < method < given, for code and tests. Raises UserError."""
     return settings.resolve(given, task, Config(), METHODS)
 
 
@@ -125,7 +125,7 @@ class Archive(dict[str, Evaluation]):
 # ------------------------------------------------------------------------------------------- policy
 
 def derive(seed: int, *names) -> int:
-    """A 63-bit seed for one use. No draw depends on what was drawn before, so a resume is exact."""
+    """A 63-bit seed for one use. It needs no generator's state: a resumed step draws the same."""
     return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:8], "big") >> 1
 
 
@@ -136,9 +136,9 @@ class Policy:
     tokenizer: object
     generation: object          # GenerationConfig: softmax(logits / temperature), nothing else
     n_parameters: int           # of the base model
-    slow_because: str = ""      # why the plain functions below are used instead; "": they are not
-    micro_batch: int = 0        # rows at a time in an update; 0: all. fit_into_memory may set it,
-    offload: bool = False       # and whether the prompt's activations wait in the CPU's memory
+    slow_because: str = ""      # why engine/ cannot be used, only the functions below; "": it can
+    micro_batch: int = 0        # rows at a time in an update; 0: all (set by fit_into_memory)
+    offload: bool = False       # the prompt's activations wait in the CPU's memory (the same)
 
     def __post_init__(self):
         self.lora = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -185,15 +185,15 @@ def sample(policy: Policy, prompts: list[tuple[list[int], int]], seed: int) -> l
         with torch.no_grad():
             tokens = policy.model.generate(input_ids=ids, attention_mask=mask,
                                            generation_config=policy.generation)[:, P:]
-    completions = iter(first_eos(row, policy.eos_ids) for row in tokens.tolist())
+    completions = (first_eos(row, policy.eos_ids) for row in tokens.tolist())
     return [list(itertools.islice(completions, n)) for _, n in prompts]
 
 
 def token_logprobs(policy: Policy, prompt_ids: list[int], completions: list[list[int]]) -> Iterator:
-    """log pi(o_it | x, o_i<t), pi = softmax(logits / temperature), of every completion under one
-    prompt x: the padded batch. Yields micro-batches: (slice of the rows, log-probabilities,
-    entropies -sum_v pi_v log pi_v without gradient, mask of real tokens), the last three (rows, T).
-    Call backward() on each before you ask for the next."""
+    """log pi(o_it | x, o_i<t), pi = softmax(logits / temperature), of completions under one prompt.
+    Yields micro-batches: (slice of the rows, log-probabilities, entropies -sum_v pi_v log pi_v
+    without gradient, mask of real tokens), the last three (rows, T), padded to the longest row.
+    Call backward() on each before you ask for the next, and go on to the end."""
     size = policy.micro_batch or len(completions)
     temperature = policy.generation.temperature
     if not policy.slow_because:
@@ -230,11 +230,11 @@ def what_to_ask(config: Config, task: Task, policy: Policy, prompt_ids: list[int
     """n_on_policy candidates under the task prompt, n_neighbors under the neighbour prompt. While
     there is no parent, all of them are on-policy."""
     parents = parents if config.n_neighbors else []
-    while parents and not engine.chat.fits(policy, task.variation_prompt(parents)):
+    while parents and not engine.chat.fits(policy, prompt := task.variation_prompt(parents)):
         parents = parents[1:]           # the context is full: the worst parent is left out
     if not parents:
         return [Ask(prompt_ids, config.n_on_policy + config.n_neighbors, ON_POLICY, [])]
-    neighbor_ids = engine.chat.encode(policy, task.variation_prompt(parents))
+    neighbor_ids = engine.chat.encode(policy, prompt)
     asks = [Ask(prompt_ids, config.n_on_policy, ON_POLICY, []),
             Ask(neighbor_ids, config.n_neighbors, NEIGHBOR, parents)]
     return [ask for ask in asks if ask.n]
@@ -275,7 +275,7 @@ def draw(policy: Policy, task: Task, asks: list[Ask], archive: Archive, key: tup
 
     key: (seed, step); turn: 0, 1, .. if a method draws several times in a step. A candidate that a
     completion should have carried is an empty row: an invalid proposal, not in the group."""
-    origins = [ask.origin for ask in asks]      # a method may draw for each prompt in its own call
+    origins = [ask.origin for ask in asks]      # in the seed: two calls in one step draw otherwise
     prompts = [(ask.prompt_ids, math.ceil(ask.n / task.candidates_per_completion)) for ask in asks]
     rows = []
     for ask, drawn in zip(asks, sample(policy, prompts, derive(*key, *origins, turn))):
@@ -338,8 +338,8 @@ def replay(policy: Policy, task: Task, archive: Archive, config: Config,
 # --------------------------------------------------------------------------------------------- GRPO
 
 def group_advantages(rows: list[Row], rewards):
-    """The advantages A_i = r_i - mean(r), (G,), and which rows are in the loss, (G,) bool: all.
-    Not divided by the standard deviation (Dr. GRPO, Liu et al. 2025). rewards r: (G,)."""
+    """The advantages A_i = r_i - mean(r), (G,), and which rows are in the loss, (G,) bool: all. Not
+    divided by the standard deviation, as in Dr. GRPO (but the loss keeps 1/|o_i|). rewards: (G,)"""
     return rewards - rewards.mean(), torch.ones(len(rows), dtype=torch.bool)
 
 
@@ -353,8 +353,8 @@ def grpo_loss(logprobs, old_logprobs, advantages, mask, eps_low, eps_high, kl_co
 
     logprobs and old_logprobs (before the first update) are under the task prompt, for neighbours
     and replays too: no weight corrects for where they were sampled. mask: the |o_i| tokens of row
-    i; a row without any adds nothing to the sum but counts in G. advantages: (G,), the others
-    (G, T). Returns the loss and, (G, T), which tokens the clip took the gradient from."""
+    i; a row without any adds nothing to the sum but counts in G. advantages: (rows,), the others
+    (rows, T). Returns the loss and, (rows, T), which tokens the clip took the gradient from."""
     ratio = torch.exp(logprobs - old_logprobs)
     gain = ratio * advantages[:, None]
     clipped = ratio.clamp(1 - eps_low, 1 + eps_high) * advantages[:, None]
@@ -375,10 +375,10 @@ def row_logprobs(policy: Policy, prompt_ids: list[int], rows: list[Row]) -> Iter
     for i, row in enumerate(rows):
         by_completion.setdefault(tuple(row.tokens) if row.span else i, []).append(i)
     users = list(by_completion.values())            # the rows of each completion
-    completions = [rows[indices[0]].tokens for indices in users]
+    completions = [rows[of_one[0]].tokens for of_one in users]
     for part, *batch in token_logprobs(policy, prompt_ids, completions):
-        indices = [i for indices in users[part] for i in indices]
-        copies = [n for n, indices in enumerate(users[part]) for _ in indices]
+        indices = [i for of_one in users[part] for i in of_one]
+        copies = [n for n, of_one in enumerate(users[part]) for _ in of_one]
         logprobs, entropy, mask = (x[copies] for x in batch)                            # (rows, T)
         position = torch.arange(mask.shape[1], device=mask.device)                      # (T,)
         spans = [rows[i].span or (0, len(rows[i].tokens)) for i in indices]
@@ -390,9 +390,9 @@ def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], ad
            config: Config) -> dict:
     """GRPO on one group, in place: inner_iterations steps of the optimizer.
 
-    advantages: (G,), in_loss: (G,) bool. Returns the loss and the gradient's norm of the last
-    iteration (before it is clipped to 1), the entropy of the first (nats a token) and by_row:
-    (tokens, their log-probability, clipped tokens). Not finite: FloatingPointError."""
+    advantages: (G,), in_loss: (G,) bool. Returns loss and gradient norm (before it is clipped to 1)
+    of the last iteration, entropy (nats a token) of the first, and by_row: (tokens, log-probability
+    in the first, tokens clipped in the last). Raises FloatingPointError if they are not finite."""
     totals = torch.zeros(4, len(rows))      # of each row: tokens, entropy, log-probability, clipped
     old, base = [], [None] * len(rows)      # log-probabilities of each micro-batch
     if config.kl_coef:
@@ -437,7 +437,7 @@ def ranked_list(n: int, archive: Archive, step: int, top_k: int, rng) -> list[Ev
 @dataclass(frozen=True)
 class Method:
     """What makes a method. Any of it can be replaced: dataclasses.replace(METHODS[..], ..)."""
-    counts: Callable            # (G, the preset's mixture) -> (n_on_policy, n_greedy, n_neighbors)
+    counts: Callable            # (G, the preset's three counts) -> this method's three counts
     parents: Callable           # (archive, step, top_k, rng) -> parents, worst to best
     trains: bool                # whether GRPO updates the policy
     advantages: Callable = group_advantages     # (rows, rewards) -> (A, in_loss), (G,) each
@@ -461,13 +461,13 @@ METHODS = {
 
 def train(config: Config, method: Method, policy: Policy, optimizer, group: list[Row], rewards,
           prompt_ids: list[int], lr: float) -> dict:
-    """Advantages, and an update on the rows in the loss. A group of equal advantages is skipped.
-    rewards: (G,). Returns metrics; raises RunStopped if loss or gradient are not finite."""
+    """Advantages, and an update on the rows in the loss. A group of equal advantages, or with no
+    such row, is skipped. rewards: (G,). Returns metrics. RunStopped: one is not finite."""
     advantages, in_loss = method.advantages(group, rewards)                 # FORK: (G,) each
-    if not method.trains or advantages.max() == advantages.min():
-        return {"skipped": True}
     if config.mask_zero:
         in_loss = in_loss & (rewards != 0)          # such a row still counts in the mean
+    if not method.trains or advantages.max() == advantages.min() or not in_loss.any():
+        return {"skipped": True}
     for parameters in optimizer.param_groups:
         parameters["lr"] = lr
     try:                                                                    # FORK
@@ -485,17 +485,17 @@ class State:
     resumed run needs: there is no generator state, every draw derives from (seed, step)."""
     step: int = -1                  # -1: before the warm start, which is step 0
     proposals: int = 0
-    invalid: int = 0
+    invalid: int = 0                # proposals without a valid candidate, unreadable ones too
     repeats: int = 0
     skipped: int = 0                # groups that taught nothing
     stale: int = 0                  # steps in a row without a new candidate
-    solved_at: int | None = None    # proposals at the first solution
+    solved_at: int | None = None    # proposals after the step with the first solution
     start: int = 0                  # evaluations that were there when the search last began afresh
     seconds: float = 0.0
 
 
 def progress(config: Config, state: State, archive: Archive) -> float:
-    """The share of the search that is done; of proposals, whole groups of them are drawn."""
+    """The share of the search that is done. A number of proposals is rounded up to whole steps."""
     if config.budget:
         return archive.spent / config.budget
     if config.steps:
@@ -511,7 +511,7 @@ def reason_to_stop(config: Config, state: State, archive: Archive) -> str | None
         return "stale"
     if progress(config, state, archive) < 1:
         return None
-    return "budget" if config.budget else "steps"       # or as many proposals as were asked for
+    return "budget" if config.budget else "steps"       # "steps": where proposals are counted, too
 
 
 def note_solution(state: State, task: Task, archive: Archive) -> None:
@@ -524,14 +524,14 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     """Searches until there is a reason to stop, and returns what summary.json holds."""
     optimizer = torch.optim.AdamW(policy.lora.values(), lr=config.lr, weight_decay=0.0, fused=True)
     first_weights = {name: p.detach().clone() for name, p in policy.lora.items()}
-    state = State(**run.load_checkpoint(optimizer, policy.lora))
-    archive = Archive(run.resume_from(state.step))
+    state = State(**run.load_checkpoint(asdict(State()), optimizer, policy.lora))
+    archive = Archive(run.resume_from(state.step, policy.model))
     task = ready(task, functools.partial(engine.chat.fits, policy), archive,
                  settings.bundled_policy(config.model, task), policy.n_parameters, run.say)
     prompt_ids = engine.chat.encode(policy, task.prompt())
     if policy.slow_because:
         run.say(f"the plain path, which is slower ({policy.slow_because})")
-    if method.trains:
+    if method.trains:   # sets the micro-batch
         run.say(engine.fit_into_memory(policy, prompt_ids, config, token_logprobs))
     if state.step < 0:
         rows = [Row(WARM_START, [], [], c) for c in task.warm_start(config.seed)]
@@ -580,7 +580,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         run.save_checkpoint(asdict(state), optimizer, policy.lora, force=True)
         policy.model.save_pretrained(run.folder / "adapter", save_embedding_layers=False)
     results = [(c, Score(e.score, e.valid, e.info)) for c, e in archive.items()]
-    return search_summary(config, task, state, stop) | task.conclude(results)
+    return (found := search_summary(config, task, state, stop)) | task.conclude(results) | found
 
 
 # ------------------------------------------------------------------------------------- command line
@@ -588,7 +588,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
 def run(task: str | Task | type[Task] = "", *, argv: list[str] | None = None, **given) -> dict:
     """A search from Python: run("wordsearch", target="cement", seed=1). Returns its summary.
 
-    task: a name as for --task, a Task, or its class. Without: score=f and prompt="..", see
+    task: a name as for --task, a Task, or its class; "": score=f and prompt="..", as in
     domains/functions.py. given: flags, with underscores. argv: the command line. Raises UserError.
     """
     task = task or from_function(given)
@@ -602,7 +602,7 @@ def run(task: str | Task | type[Task] = "", *, argv: list[str] | None = None, **
             with this_run.progress(config):
                 found = search(config, method, task, policy, this_run)
             this_run.finish(found)
-            pages.write_safely(this_run.folder, task)
+        pages.write_safely(this_run.folder, task)
     ending.print_summary(this_run.folder, task, from_python=argv is None)
     return this_run.summary()
 

@@ -581,6 +581,15 @@ def test_a_group_of_equal_scores_is_skipped_and_counted(tmp_path):
     assert all(p.abs().sum() == 0 for name, p in lora.items() if "lora_B" in name)
 
 
+def test_a_group_without_a_row_in_the_loss_is_skipped():
+    """Catches: AdamW, which moves the weights by its momentum where every gradient is 0."""
+    rows, rewards = [Row("on-policy", [], [5, 1], c) for c in "ab"], torch.tensor([0.0, 1.0])
+    config = migrate.resolve({"preset": "tiny"}, WordSearch())
+    method = dataclasses.replace(METHODS["grpo"], advantages=lambda rows, r: (
+        r - r.mean(), torch.tensor([True, False])))
+    assert migrate.train(config, method, None, None, rows, rewards, [], 0.1) == {"skipped": True}
+
+
 def test_parents_that_the_context_cannot_hold_are_left_out(tmp_path, monkeypatch):
     """The worst first; without any that fits the step is on-policy, and the search goes on."""
     # at most two parents: one of the two commas is the prompt's own

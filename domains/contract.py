@@ -14,7 +14,7 @@ import math
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from domains import bundled
 from domains.prompts import Prompt
@@ -60,6 +60,17 @@ def is_children(value) -> bool:
         and is_list_of_text(pair[1]) for pair in value)
 
 
+def is_yes_or_no(value) -> bool:
+    return value is not None and hasattr(value, "__bool__")     # those of numpy and torch have it
+
+
+def is_record(value) -> bool:
+    try:
+        return isinstance(value, dict) and bool(json.dumps(value))
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 def is_series(value) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | dict)
 
@@ -73,6 +84,9 @@ RETURNS = {     # method: (whether a value is what it should return, what that i
     "render": (is_text, "a string"),
     "warm_start": (is_list_of_text, "a list of strings"),
     "neighbors": (is_children, "a list of pairs (candidate, list of its parents)"),
+    "solved": (is_yes_or_no, "True or False"),
+    "reveal": (is_text, "a string"),
+    "conclude": (is_record, "a dict that JSON can hold"),
     "score": (is_series, PAIRS)}
 
 
@@ -155,15 +169,24 @@ class Checked:
 
 
 def complete(cls: type, base: type) -> type:
-    """The class of a task, if it has the two methods that each needs. base: tasks.Task. Raises
-    UserError."""
+    """The class of a task, if it has the two methods that each needs, and each field that it sets
+    is one. base: tasks.Task. Raises UserError."""
     for method, gives in (("prompt(self)", A_PROMPT), ("score(self, candidates)", PAIRS)):
         name = method.partition("(")[0]
         if getattr(cls, name) is getattr(base, name):
-            file, line = inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
-            raise UserError(f"{short_path(file)}:{line}: the task {cls.__name__} has no {method}, "
-                            f"which gives {gives}")
+            raise UserError(f"{where(cls)} has no {method}, which gives {gives}")
+    for option in fields(cls):      # without its type the value would not reach an instance
+        value = getattr(cls, option.name, option.default)
+        if value is not option.default:
+            raise UserError(f"{where(cls)} sets {option.name} without its type. Write "
+                            f"{option.name}: {getattr(option.type, '__name__', option.type)} = "
+                            f"{short(value)}, and @dataclass above the class")
     return cls
+
+
+def where(cls: type) -> str:
+    file, line = inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
+    return f"{short_path(file)}:{line}: the task {cls.__name__}"
 
 
 def as_score(result) -> Score:

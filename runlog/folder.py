@@ -132,9 +132,14 @@ class Run:
                 fcntl.flock(self.lock, fcntl.LOCK_UN)
         self.lock.close()
 
-    def resume_from(self, step: int) -> list[Evaluation]:
+    def resume_from(self, step: int, model=None) -> list[Evaluation]:
         """The evaluations up to the step of the checkpoint. Those beyond it are paid for: their
-        steps are taken again, and f is not called for them again."""
+        steps are taken again, and f is not called for them again. Raises UserError if the model
+        does not have the tokens of one."""
+        known = model.get_input_embeddings().num_embeddings if model else math.inf
+        if any(token >= known for e in self.evaluations for token in e.tokens or []):
+            raise UserError(f"{self.folder} holds completions with tokens that this model does not "
+                            "have: it is a run of another model, or its evals.jsonl was changed")
         self.paid = {e.candidate: e for e in self.evaluations if e.step > step}
         return [e for e in self.evaluations if e.step <= step]
 
@@ -251,15 +256,18 @@ class Run:
         os.replace(new, new.with_name("state.pt"))
         self.next_checkpoint = time.monotonic() + max(2.0, 40 * (time.monotonic() - started))
 
-    def load_checkpoint(self, optimizer, weights: dict) -> dict:
-        """Puts optimizer and weights back and returns the state. {} if there is no checkpoint, or
-        if the ledgers are not those that it was written with: then it begins again, see mend."""
+    def load_checkpoint(self, first: dict, optimizer, weights: dict) -> dict:
+        """Puts optimizer and weights back and returns the state. `first`, the state in which a
+        search begins, if there is no checkpoint, or if it is not of this search and its ledgers:
+        then it begins again, see mend."""
         path = self.folder / "checkpoint" / "state.pt"
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            intact = self.fits_ledgers(saved)
+            shapes = {name: p.shape for name, p in weights.items()}
+            intact = (self.fits_ledgers(saved) and saved["state"].keys() == first.keys()
+                      and {name: p.shape for name, p in saved["lora"].items()} == shapes)
         except FileNotFoundError:
-            return {}
+            return first
         except OSError as error:        # it may be whole, and be read the next time
             raise UserError(f"{path} cannot be read ({error.strerror}): try again, or remove it; "
                             "then the steps are taken again") from error
@@ -269,7 +277,7 @@ class Run:
             intact = False
         if not intact:
             self.mend()
-            return {}
+            return first
         optimizer.load_state_dict(saved["optimizer"])
         for name, p in weights.items():
             p.data.copy_(saved["lora"][name])

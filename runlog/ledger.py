@@ -77,7 +77,7 @@ def well_formed(e: Evaluation) -> bool:
              "candidate": str, "score": int | float, "valid": bool, "info": dict}
     return (all(isinstance(getattr(e, name), kind) for name, kind in kinds.items())
             and math.isfinite(e.score) and all(isinstance(parent, str) for parent in e.parents)
-            and (e.tokens is None or all(isinstance(token, int) for token in e.tokens)))
+            and (e.tokens is None or all(type(token) is int and token >= 0 for token in e.tokens)))
 
 
 def read_jsonl(path: str | Path, repair: bool = False) -> list[dict]:

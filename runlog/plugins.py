@@ -16,12 +16,14 @@ def import_file(path: str):
     imported."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    # Not the file's own name: it may be tasks.py or random.py.
+    spec = importlib.util.spec_from_file_location(f"file {path}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module         # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[spec.name]
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: "
                         f"{one_line(error)}") from error
     return module

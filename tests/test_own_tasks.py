@@ -1,7 +1,7 @@
 """Tasks of the user's own: scores of any scale, functions, presets and prompts of the bundled
 policies, the examples, and how a search ends."""
 # It keeps transformers offline, and has to be imported before it.
-from tests.support import HERE, Letters, command_line, folder_of, read_json
+from tests.support import HERE, Letters, command_line, folder_of, read_json, run_search
 
 # isort: split
 import dataclasses
@@ -225,6 +225,42 @@ def test_a_fault_of_a_function_is_one_line_with_its_place(changed, reason):
 def test_what_is_no_search_of_a_function_is_refused(given, reason, tmp_path):
     with pytest.raises(UserError, match=reason):
         migrate.run(**given, out=str(tmp_path / "r"))
+
+
+@pytest.mark.parametrize("line, reason", [
+    ("score_seconds = 10.0", "sets score_seconds without its type. Write score_seconds: float = "
+                             "10.0, and @dataclass above the class"),
+    ("target = 'stone'", "sets target without its type. Write target: str = 'stone'"),
+    ("target: str = 'stone'", "Write target: str = 'stone', and @dataclass above the class"),
+    ("", ""), ("solved_at = 0.5", "")])
+def test_an_option_that_would_not_count_is_told(line, reason, tmp_path):
+    """Catches: a time limit that stands in the file and is never kept."""
+    file = tmp_path / "tasks.py"        # a file may be called like one of the project's
+    file.write_text("from tasks import Task\n\n\nclass Mine(Task):\n"
+                    f"    {line or 'pass'}\n\n    def prompt(self):\n        return 'a word'\n\n"
+                    "    def score(self, candidates):\n        return []\n")
+    if reason:
+        with pytest.raises(UserError, match=re.escape(reason)) as caught:
+            tasks.load_task_class(str(file))
+        assert f"{file}:4: the task Mine " in str(caught.value)
+    else:
+        assert issubclass(tasks.load_task_class(str(file)), Task)
+    assert sys.modules["tasks"] is tasks
+
+
+@pytest.mark.parametrize("conclusion, said", [
+    ({"best_score": 9.0, "more": 1}, None), (None, "conclude() of letters must return a dict"),
+    ({"more": {1, 2}}, "conclude() of letters must return a dict that JSON can hold")])
+def test_what_a_task_concludes_adds_to_the_summary_and_changes_nothing_of_it(conclusion, said,
+                                                                             tmp_path):
+    task = Letters()
+    task.conclude = lambda evaluations: conclusion
+    if said:
+        with pytest.raises(TaskFailed, match=re.escape(said)):
+            run_search(tmp_path / "r", task, steps=1)
+    else:
+        summary = run_search(tmp_path / "r", task, steps=1)[0]
+        assert summary["more"] == 1 and summary["best_score"] <= 1
 
 
 def test_the_default_parser_reads_the_answer_and_nothing_around_it():

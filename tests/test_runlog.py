@@ -20,6 +20,7 @@ import time
 from typing import Literal
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -417,6 +418,16 @@ def damaged(name: str, change):
     return damage
 
 
+def rekeyed(part: str):
+    """Makes a checkpoint one of another version: a part of it has another key."""
+    def damage(folder):
+        path = folder / "checkpoint" / "state.pt"
+        saved = torch.load(path)
+        saved[part]["another"] = saved[part].popitem()[1]
+        torch.save(saved, path)
+    return damage
+
+
 @pytest.mark.parametrize("damage, told", [
     (damaged("evals.jsonl", lambda lines: lines[:9] + lines[11:]), True),           # missing
     (damaged("evals.jsonl", lambda lines: lines[:9] + lines[8:]), True),            # doubled
@@ -429,6 +440,8 @@ def damaged(name: str, change):
     (damaged("steps.jsonl", lambda lines: [*lines, b'{"step": 7, "prop']), False),
     (damaged("completions.jsonl", lambda lines: [*lines[:2], b"}{\n", *lines[3:]]), False),
     (damaged("checkpoint/state.pt", lambda lines: lines[:1]), True),
+    (rekeyed("state"), True),
+    (rekeyed("lora"), True),
     (lambda folder: (folder / "checkpoint" / "state.pt").unlink(), False)])
 def test_a_damaged_run_is_told_and_ends_as_the_whole_one(damage, told, tmp_path, capsys):
     """What evals.jsonl still holds is not scored again, and ledger, weights and summary are those
@@ -450,6 +463,34 @@ def test_a_damaged_run_is_told_and_ends_as_the_whole_one(damage, told, tmp_path,
     assert len(read_jsonl(folder / "steps.jsonl")) == 6
     adapters = [(f / "adapter" / "adapter_model.safetensors").read_bytes() for f in (whole, folder)]
     assert adapters[0] == adapters[1]
+
+
+def test_tokens_that_a_model_does_not_have_are_told(tmp_path, capsys):
+    """A run of another model, or a stranger's file: no index error from within torch."""
+    folder = tmp_path / "r"
+    small_run(folder)
+    (folder / "summary.json").unlink()
+    for token, said in (("99999", "tokens that this model does not have"),
+                        ("-5", "its files are damaged"), ("true", "its files are damaged")):
+        text = (folder / "evals.jsonl").read_text()
+        (folder / "evals.jsonl").write_text(re.sub(r'"tokens": \[\d+', f'"tokens": [{token}', text,
+                                                   count=1))
+        code = errors.exit_code(migrate.main, ["--resume", str(folder)])
+        out, err = capsys.readouterr()
+        assert said in out + err and "Traceback" not in err
+        assert code == (2 if token == "99999" else 0)
+        (folder / "summary.json").unlink(missing_ok=True)
+        if code:
+            (folder / "evals.jsonl").write_text(text)
+
+
+def test_a_report_that_a_finished_run_lacks_is_made_when_it_is_resumed(tmp_path):
+    """Ctrl-C between the end of the search and its page."""
+    folder = tmp_path / "r"
+    small_run(folder)
+    (folder / "report.html").unlink()
+    assert errors.exit_code(migrate.main, ["--resume", str(folder)]) == 0
+    assert (folder / "report.html").exists()
 
 
 def test_no_settings_are_no_licence_to_resume_with_others(tmp_path):

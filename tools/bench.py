@@ -500,10 +500,10 @@ class GrownRun(Run):
                        rng.random() / 2, True, [5, 1]) for i in range(n)]
         self.indices = set(range(n))
 
-    def load_checkpoint(self, optimizer, weights: dict) -> dict:
+    def load_checkpoint(self, first: dict, optimizer, weights: dict) -> dict:
         return {"step": self.n // 10, "proposals": self.n}
 
-    def resume_from(self, step: int) -> list[Evaluation]:
+    def resume_from(self, step: int, model=None) -> list[Evaluation]:
         return self.before
 
     def save_checkpoint(self, *args, **kwargs) -> None:
