@@ -169,12 +169,15 @@ class Checked:
 
 
 def complete(cls: type, base: type) -> type:
-    """The class of a task, if it has the two methods that each needs, and each field that it sets
-    is one. base: tasks.Task. Raises UserError."""
+    """The class of a task, if it has what each needs and no setting that would not count. base:
+    tasks.Task. Raises UserError."""
     for method, gives in (("prompt(self)", A_PROMPT), ("score(self, candidates)", PAIRS)):
         name = method.partition("(")[0]
         if getattr(cls, name) is getattr(base, name):
             raise UserError(f"{where(cls)} has no {method}, which gives {gives}")
+    if cls.lower_is_better and cls.solved_at is base.solved_at:     # 1.0: nearly any score is lower
+        raise UserError(f"{where(cls)} has lower_is_better, and no solved_at: the score that ends "
+                        "the search, or None")
     for option in fields(cls):      # without its type the value would not reach an instance
         value = getattr(cls, option.name, option.default)
         if value is not option.default:

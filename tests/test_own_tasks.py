@@ -232,7 +232,9 @@ def test_what_is_no_search_of_a_function_is_refused(given, reason, tmp_path):
                              "10.0, and @dataclass above the class"),
     ("target = 'stone'", "sets target without its type. Write target: str = 'stone'"),
     ("target: str = 'stone'", "Write target: str = 'stone', and @dataclass above the class"),
-    ("", ""), ("solved_at = 0.5", "")])
+    ("lower_is_better = True", "has lower_is_better, and no solved_at"),
+    ("", ""), ("solved_at = 0.5", ""), ("lower_is_better, solved_at = True, 0.0", ""),
+    ("lower_is_better, solved_at = True, None", "")])
 def test_an_option_that_would_not_count_is_told(line, reason, tmp_path):
     """Catches: a time limit that stands in the file and is never kept."""
     file = tmp_path / "tasks.py"        # a file may be called like one of the project's
