@@ -25,7 +25,8 @@ def programs(task: tasks.Arc, rng: random.Random) -> Iterator[str]:
     """Every program of one operation, then of two, never the same text twice. There are so many of
     two that no practical number reaches the end."""
     seen = {cell for pair in task.train for grid in pair for row in grid for cell in row}
-    steps = [step for step in arc_programs.all_steps() if seen.issuperset(step[1])]
+    steps = [step for step in arc_programs.all_steps(arc_programs.BUNDLED)
+             if seen.issuperset(step[1])]
     rng.shuffle(steps)
     for step in steps:
         yield arc_programs.text([step])

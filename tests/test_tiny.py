@@ -33,8 +33,7 @@ from tiny import (
     trainer,
     wordnet,
 )
-from tiny.arc_grids import GRIDS, random_look
-from tiny.arc_operations import OPERATIONS
+from tiny.arc_grids import random_look
 
 # ----------------------------------------------------------------------------------------- training
 
@@ -212,9 +211,10 @@ def test_the_bundled_policy_knows_molecules():
 
 def example_of(name, operation, rng):
     """(program of one operation, a grid that it changes, what it makes of it)."""
-    for _ in range(30):
+    kinds = operation.kinds.split()
+    for i in range(30 * len(kinds)):
         look = random_look(rng)
-        grid = GRIDS[operation.kinds.split()[0]](look)
+        grid = arc_programs.GRIDS[kinds[i // 30]](look)
         step = arc_programs.random_step(rng, name, look)
         output = arc_programs.run([step], grid)
         if output is not None and not arc_programs.same(output, grid):
@@ -224,13 +224,19 @@ def example_of(name, operation, rng):
 
 def test_every_operation_of_the_generator_runs_in_the_sandbox_as_it_does_outside():
     """Programs must stand on their own: numpy alone, nothing of the module that holds them. Parsing
-    must not change them."""
+    must not change them. Of the operations on pieces, as many as show every part of them."""
     task, rng = tasks.Arc(), np.random.default_rng(0)
-    examples = []
-    for name, operation in OPERATIONS.items():
+    names, examples, shown = list(arc_programs.PLAIN), [], set()
+    for name in sorted(arc_programs.OBJECTS, key=lambda name: name.split(".")[1] != "all"):
+        if not shown.issuperset(name.split(".")):
+            names.append(name)
+            shown.update(name.split("."))
+    for name in names:
+        operation = arc_programs.OPERATIONS[name]
         program, grid, output = example_of(name, operation, rng)
         assert task.parse(program) == [program]
-        assert operation.hypothesis in program.split("def transform")[1]
+        for hypothesis, _ in operation.parts:
+            assert f"# {hypothesis}\n" in program.split("def transform")[1]
         examples.append((program, grid, output))
     with Sandbox(workers=2) as sandbox:
         for program, grid, output in examples:
@@ -261,9 +267,9 @@ def test_programs_and_prompts_are_the_tokens_that_the_policy_learned():
     """A fragment each for every operation and colour, alone and after each other; prompts without
     an unknown token."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(HERE / "tiny" / "arc")
-    assert tokenizer.get_vocab() == pretrain_arc.arc_tokenizer().get_vocab()
+    assert tokenizer.get_vocab() == pretrain_arc.arc_tokenizer(arc_programs.BUNDLED).get_vocab()
     pretrain_arc.check_prompts(tokenizer, pretrain_arc.ArcExamples(tokenizer, 0))
-    rng, steps = random.Random(0), arc_programs.all_steps()
+    rng, steps = random.Random(0), arc_programs.all_steps(arc_programs.BUNDLED)
     programs = [[step] for step in steps]
     programs += [rng.sample(steps, rng.choice([2, 3])) for _ in range(300)]
     for program in programs:
@@ -287,7 +293,7 @@ def test_answers_packed_behind_the_same_pairs_are_those_of_a_prompt_each():
     examples = pretrain_arc.ArcExamples(tokenizer, 0)
     model = pretrain_arc.arc_model(tokenizer, dim=16, seed=0).eval()
     shard = arc_programs.shard(1, 0, size=12)
-    packed = [examples.example(task, random.Random(0)) for task in shard]
+    packed = [examples.example(task, np.random.default_rng(0)) for task in shard]
     ids, segments, positions, labels, mask = examples.tensors([e for e in packed if e][:3])
     checked = 0
     with torch.no_grad():
@@ -295,20 +301,43 @@ def test_answers_packed_behind_the_same_pairs_are_those_of_a_prompt_each():
         for row, segment in enumerate(segments):
             for k in range(1, 2 + pretrain_arc.PARENTS):
                 alone = (segment == 0) | (segment == k)
-                inside = alone & (labels[row] >= 0)
+                inside = (segment == k) & (labels[row] >= 0)
                 expected = model(input_ids=ids[row, alone][None]).logits[0]
-                expected = expected[labels[row, alone] >= 0]
+                expected = expected[inside[alone]]
                 torch.testing.assert_close(logits[row, inside], expected, atol=1e-5, rtol=1e-4)
                 answer = tokenizer.decode(labels[row, inside])
                 assert answer.startswith(arc_programs.HEADER)
                 assert answer.endswith("return grid<eos>")
                 checked += 1
-    assert checked == 9
+    assert checked == 15
+
+
+def test_the_outputs_of_the_pairs_are_learned_and_nothing_else_of_them():
+    examples = pretrain_arc.ArcExamples(pretrain_arc.arc_tokenizer(), 0)
+    [task] = arc_programs.shard(2, 0, size=1)
+    ids = [examples.id[trainer.USER]]
+    for a, b in task["pairs"]:
+        ids += examples.pair(a, b)
+    labels = examples.output_labels(ids)
+    outputs = [token for _, b in task["pairs"] for token in examples.grid(b)]
+    assert [label for label in labels if label >= 0] == outputs
+    assert all(label in (-100, following) for label, following in zip(labels, ids[1:]))
+
+
+def test_a_step_nearby_is_another_one_that_can_be_written():
+    rng, n_same = np.random.default_rng(0), 0
+    for _ in range(300):
+        step = arc_programs.random_step(rng, arc_programs.random_name(rng), random_look(rng))
+        name, colours = other = arc_programs.nearby(rng, step)
+        assert len(colours) == len(arc_programs.OPERATIONS[name].slots)
+        n_same += other == step         # the same colours, drawn again
+    assert n_same < 30
 
 
 def test_a_worse_parent_is_never_the_program_itself():
     examples = pretrain_arc.ArcExamples(pretrain_arc.arc_tokenizer(), 0)
-    rng, steps = random.Random(0), [("recolour", (1, 2)), ("rot90", ()), ("frame", (3,))]
+    rng = np.random.default_rng(0)
+    steps = [("recolour", (1, 2)), ("touching.largest.paint", (4,)), ("frame", (3,))]
     parents = [examples.parent(steps, rng) for _ in range(300)]
     lengths = [len(parent) for parent in parents if parent != steps]
     assert len(lengths) > 290 and set(lengths) == {2, 3, 4}

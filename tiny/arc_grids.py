@@ -179,6 +179,40 @@ def copies(look):
     return objects(look, len(kinds), make=next_shape)
 
 
+def symmetric_patch(look, shape, mono=True):
+    piece = patch(look, shape, mono)
+    return np.maximum(piece, piece[:, ::-1]) if look.rng.random() < 0.5 else piece
+
+
+def shapes(look):
+    """Pieces of all sorts: patches, full boxes, outlines, lines, single cells, mirrored ones."""
+    def any_piece(look, shape, mono):
+        draw = look.rng.integers(6)
+        if draw == 0:
+            return full(look, shape, mono)
+        if draw == 1:
+            return ring(look, shape, mono)
+        if draw == 2:
+            long = int(look.rng.integers(2, 7))
+            return full(look, (1, long) if look.rng.random() < 0.5 else (long, 1), mono)
+        if draw == 3:
+            return full(look, (1, 1), mono)
+        return symmetric_patch(look, shape, mono)
+
+    return objects(look, look.rng.integers(2, 7), mono=look.rng.random() < 0.6, make=any_piece)
+
+
+def odd_colour(look):
+    """Pieces of one colour, or of a few, and one of a colour that no other has."""
+    others = [int(c) for c in look.rng.permutation(np.arange(1, 10))[:2]]
+    order = iter(look.rng.permutation([0] * int(look.rng.integers(2, 5)) + [1]).tolist() * 20)
+
+    def next_piece(look, shape, mono):
+        return (patch(look, shape) != 0) * others[next(order)]
+
+    return objects(look, 5, make=next_piece)
+
+
 def coloured(look):
     """Pieces on a ground that is not black."""
     grid = objects(look)
@@ -382,6 +416,6 @@ def row_start(look):
 KINDS = (noise, dense, small, tiny, square, square_noise, specks, objects, mixed, one, boxes,
          frames, copies, symmetric, halfsym, masked, periodic, period_clean, halves, thirds, panels,
          panels_odd, panels_plain, lines, spaced, blocks, stripes, headed, pairs, two, coloured,
-         empty, row, row_start)
+         empty, row, row_start, shapes, odd_colour)
 GRIDS = {make.__name__: make for make in KINDS}
 GRIDS.update({f"blocks{k}": functools.partial(blocks_of, k=k) for k in (2, 3, 4)})

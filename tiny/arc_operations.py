@@ -2,27 +2,23 @@
 
 An operation has a name, a hypothesis in words, and a few lines of plain numpy that read and assign
 `grid`. {c} and {d} in its code stand for colours. The operations stand in families, a function
-each; OPERATIONS holds all of them in a fixed order, which the tokens of tiny/arc depend on. None
-of them was derived from ARC's own tasks.
+each. None of those in this file was derived from ARC's own tasks.
 """
 from __future__ import annotations
 
-import itertools
+import re
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Operation:
-    hypothesis: str
-    code: str               # {c}, {d}: colours
-    kinds: str              # the kinds of grid that suit it (arc_grids.GRIDS), the best one first
+    parts: tuple[tuple[str, str], ...]  # (hypothesis, code) of each part; {c}, {d}: colours
+    kinds: str              # the kinds of grid that suit it (arc_programs.GRIDS), the best first
 
     @property
-    def colours(self) -> int:
-        """How many colours it takes: 0, 1 or 2."""
-        if "{c}" not in self.code:
-            return 0
-        return 2 if "{d}" in self.code else 1
+    def slots(self) -> list[str]:
+        """The colours that it takes: none, {c}, {d}, or both."""
+        return sorted(set(re.findall(r"\{[cd]\}", "".join(code for _, code in self.parts))))
 
 
 Named = tuple[str, Operation]
@@ -30,11 +26,11 @@ Named = tuple[str, Operation]
 
 def op(name: str, hypothesis: str, code: str,
        kinds: str = "noise dense objects small symmetric") -> Named:
-    """An operation and its name. Code that uses {c} several times gets a variable for it, so that
-    the colour is chosen in one place."""
+    """An operation of one part and its name. Code that uses {c} several times gets a variable for
+    it, so that the colour is chosen in one place."""
     if code.count("{c}") > 1:
         code = "colour = {c}\n" + code.replace("{c}", "colour")
-    return name, Operation(hypothesis, code.strip(), kinds)
+    return name, Operation(((hypothesis, code.strip()),), kinds)
 
 
 # ------------------------------------------------------------------------ code that several share
@@ -635,10 +631,12 @@ def ordering_and_repeating() -> list[Named]:
     ]
 
 
-# The order decides the numbers of the policy's tokens: add new families at the end.
+# Operations whose first colour is one that they look for in the grid: any of the palette's
+# (SOURCES), or its last (COVERS).
+SOURCES = ("crop_colour", "keep_colour", "remove_colour", "recolour", "swap", "adjacent")
+COVERS = ("unhide", "hidden", "unhide_period", "hidden_period")
 FAMILIES = (
     turning_and_mirroring, crops, parts_kept, lines_dropped, scaling, copies_and_mirror_images,
     largest_and_smallest, pieces_chosen, pieces_changed, falling_and_shifting, filling,
     around_cells, halves, panels, colours, colours_by_count_or_place, borders, symmetry, lines,
     joining, counting, ordering_and_repeating)
-OPERATIONS: dict[str, Operation] = dict(itertools.chain(*(family() for family in FAMILIES)))

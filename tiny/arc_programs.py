@@ -1,9 +1,10 @@
 """Synthetic tasks of ARC's look: short numpy programs over grid operations, and random grids.
 
 A program is a few operations, each a comment that says what it does and a few lines of plain numpy.
-Its text is a sequence of fragments, and each fragment is one token of the bundled policy. Colours
-are fragments of their own, so that a colour is the same token in every operation. Nothing here was
-derived from ARC's own tasks.
+There are those on whole grids (arc_operations.py, arc_lines.py, arc_layouts.py), and those on the
+pieces of a grid (arc_objects.py). The text of a program is a sequence of fragments, and each
+fragment is one token of the bundled policy. Colours are fragments of their own, so that a colour is
+the same token in every operation.
 
     random_task(rng, depth)  ->  (steps of the program, [(input grid, output grid), ..])
     text(steps)              ->  the program as it runs in the sandbox
@@ -15,37 +16,42 @@ import re
 
 import numpy as np
 
-from tiny.arc_grids import GRIDS, Look, random_look
-from tiny.arc_operations import OPERATIONS
+from tiny import arc_grids, arc_layouts, arc_lines, arc_operations
+from tiny.arc_grids import Look, random_look
+from tiny.arc_objects import object_operations, random_object_operation
 
 HEADER, FOOTER = "import numpy as np\n\n\ndef transform(grid):", "\n    return grid"
 Step = tuple[str, tuple[int, ...]]      # name of an operation, its colours
+
+# The order decides the numbers of the policy's tokens.
+MODULES = (arc_operations, arc_lines, arc_layouts)
+PLAIN = dict(itertools.chain(*(family() for m in MODULES for family in m.FAMILIES)))
+OBJECTS = dict(object_operations())
+OPERATIONS = PLAIN | OBJECTS
+PLAIN_NAMES = list(PLAIN)
+BUNDLED = [name for family in arc_operations.FAMILIES for name, _ in family()]  # known to tiny/arc
+SOURCES = {name for m in MODULES for name in m.SOURCES}
+COVERS = {name for m in MODULES for name in getattr(m, "COVERS", ())}
+GRIDS = arc_grids.GRIDS | {kind.__name__: kind for m in MODULES[1:] for kind in m.KINDS}
 
 
 # -------------------------------------------------------------------------------- programs as text
 
 def pieces_of(name: str) -> list[str]:
-    """The text of an operation, cut where its colours stand: one piece more than it has colours."""
-    operation = OPERATIONS[name]
-    body = ["# " + operation.hypothesis, *operation.code.splitlines()]
-    return re.split(r"\{[cd]\}", "".join("\n    " + line for line in body))
-
-
-def slots_of(name: str) -> list[int]:
-    """Which colour stands at each cut of pieces_of: 0 for {c}, 1 for {d}."""
-    return ["cd".index(slot) for slot in re.findall(r"\{([cd])\}", OPERATIONS[name].code)]
+    """The text of an operation, cut between its parts and around colours; {c}, {d}: a colour."""
+    found = []
+    for hypothesis, code in OPERATIONS[name].parts:
+        lines = ["# " + hypothesis, *code.splitlines()]
+        found += re.split(r"(\{[cd]\})", "".join("\n    " + line for line in lines))
+    return [piece for piece in found if piece]
 
 
 def fragments(steps: list[Step]) -> list[str]:
     """The program as the list of fragments that are the policy's tokens."""
     found = [HEADER]
     for name, colours in steps:
-        first, *rest = pieces_of(name)
-        found.append(first)
-        for slot, piece in zip(slots_of(name), rest):
-            found.append(str(colours[slot]))
-            if piece:
-                found.append(piece)
+        chosen = dict(zip(OPERATIONS[name].slots, map(str, colours)))
+        found += [chosen.get(piece, piece) for piece in pieces_of(name)]
     return [*found, FOOTER]
 
 
@@ -53,22 +59,22 @@ def text(steps: list[Step]) -> str:
     return "".join(fragments(steps))
 
 
-def all_fragments() -> list[str]:
-    """Every fragment, in a fixed order; colours are the digits."""
+def all_fragments(names=OPERATIONS) -> list[str]:
+    """Every fragment of these operations, in a fixed order; colours are the digits."""
     found = dict.fromkeys([HEADER, FOOTER, *"0123456789"])
-    for name in OPERATIONS:
-        found.update(dict.fromkeys(piece for piece in pieces_of(name) if piece))
-    return list(found)
+    for name in names:
+        found.update(dict.fromkeys(pieces_of(name)))
+    return [fragment for fragment in found if fragment not in ("{c}", "{d}")]
 
 
-def all_steps() -> list[Step]:
-    """Every operation with every choice of colours that makes sense, those with fewer colours
-    first."""
-    found = [(name, ()) for name, o in OPERATIONS.items() if o.colours == 0]
-    found += [(name, (c,)) for name, o in OPERATIONS.items() if o.colours == 1
-              for c in range(1, 10)]
-    for name, operation in OPERATIONS.items():
-        if operation.colours == 2:
+def all_steps(names=OPERATIONS) -> list[Step]:
+    """Every one of these operations with every choice of colours that makes sense, those with fewer
+    colours first."""
+    n_colours = {name: len(OPERATIONS[name].slots) for name in names}
+    found = [(name, ()) for name, n in n_colours.items() if n == 0]
+    found += [(name, (c,)) for name, n in n_colours.items() if n == 1 for c in range(1, 10)]
+    for name, n in n_colours.items():
+        if n == 2:
             second_black = name == "adjacent"       # only here is black a useful second colour
             found += [(name, (c, d)) for c, d in itertools.permutations(range(10), 2)
                       if c and (d or second_black)]
@@ -110,41 +116,70 @@ def same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 # ----------------------------------------------------------------------------------------- tasks
 
-# Operations whose first colour is one that they look for in the grid.
-SOURCES = ("crop_colour", "keep_colour", "remove_colour", "recolour", "swap", "adjacent")
-COVERS = ("unhide", "hidden", "unhide_period", "hidden_period")
+OBJECT_SHARE = 0.4          # of operations on the pieces of a grid among all that are drawn
+
+
+def random_name(rng: np.random.Generator) -> str:
+    if rng.random() < OBJECT_SHARE:
+        return random_object_operation(rng, OBJECTS)
+    return PLAIN_NAMES[rng.integers(len(PLAIN_NAMES))]
+
+
+def random_bundled_name(rng: np.random.Generator) -> str:
+    return BUNDLED[rng.integers(len(BUNDLED))]
+
+
+def fresh_colours(rng: np.random.Generator, name: str) -> tuple[int, ...]:
+    return tuple(rng.permutation(np.arange(1, 10))[:len(OPERATIONS[name].slots)].tolist())
 
 
 def random_step(rng: np.random.Generator, name: str, look: Look) -> Step:
     """An operation with colours. Those that it looks for are mostly the task's own."""
-    colours = rng.permutation(np.arange(1, 10))[:OPERATIONS[name].colours]
-    if name in SOURCES and rng.random() < 0.9:
+    colours = list(fresh_colours(rng, name))
+    looks_for_one = name in SOURCES or name in OBJECTS and "{c}" in OPERATIONS[name].slots
+    if looks_for_one and rng.random() < 0.9:
         colours[0] = rng.choice(look.palette)
     if name in ("recolour", "adjacent") and rng.random() < 0.2:
         colours[1] = 0
     if name in COVERS:
         colours[0] = look.palette[-1]
-    return name, tuple(int(c) for c in colours)
+    return name, tuple(map(int, colours))
 
 
-def random_task(rng: np.random.Generator, depth: int, n_pairs: int = 3, patience: int = 40):
+def random_task(rng: np.random.Generator, depth: int, n_pairs: int = 3, patience: int = 40,
+                draw_name=random_name):
     """(steps, [(input, output), ..]) such that every step matters and the outputs differ.
 
-    depth: number of operations. One of them, drawn evenly, and its place stay for `patience` tries;
-    otherwise operations that seldom apply would be rare.
+    draw_name(rng): the name of an operation. depth: number of operations. One of them and its place
+    stay for `patience` tries; otherwise operations that seldom apply would be rare.
     """
-    names = list(OPERATIONS)
     while True:
-        anchor, place = names[rng.integers(len(names))], rng.integers(depth)
+        anchor, place = draw_name(rng), rng.integers(depth)
         for _ in range(patience):
             look = random_look(rng)
             steps = []
             for i in range(depth):
-                name = anchor if i == place else names[rng.integers(len(names))]
+                name = anchor if i == place else draw_name(rng)
                 steps.append(random_step(rng, name, look))
             pairs = random_pairs(rng, steps, anchor, look, n_pairs)
             if len(pairs) == n_pairs and not degenerate(steps, pairs):
                 return steps, pairs
+
+
+def nearby(rng: np.random.Generator, step: Step) -> Step:
+    """Another operation that is like this one: of an operation on pieces one of the three parts is
+    another; of any other the colours are. One that has none becomes any operation."""
+    name, colours = step
+    if name in PLAIN and not colours:
+        return random_step(rng, random_name(rng), random_look(rng))
+    if name in OBJECTS:
+        parts, place = name.split("."), rng.integers(3)
+        while name == step[0] or name not in OBJECTS:
+            parts[place] = random_object_operation(rng, OBJECTS).split(".")[place]
+            name = ".".join(parts)
+        if len(OPERATIONS[name].slots) == len(colours):
+            return name, colours
+    return name, fresh_colours(rng, name)
 
 
 def random_pairs(rng: np.random.Generator, steps: list[Step], anchor: str, look: Look,
@@ -177,7 +212,7 @@ def degenerate(steps: list[Step], pairs: list) -> bool:
     return False
 
 
-def shard(seed: int, number: int, size: int = 1000, depths=(0.2, 0.5, 0.3)) -> list[dict]:
+def shard(seed: int, number: int, size: int = 1000, depths=(0.4, 0.4, 0.2)) -> list[dict]:
     """Tasks number * size, .. of the stream of a seed; the grids as strings of digits, a row each.
 
     depths: how often a program has one operation, two, three.

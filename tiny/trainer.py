@@ -60,8 +60,9 @@ def chat_ids(tokenizer, prompt: str) -> list[int]:
 
 def small_llama(tokenizer, **shape) -> LlamaForCausalLM:
     """A Llama with fresh weights for a context of 512 tokens. shape: fields of LlamaConfig."""
+    shape.setdefault("max_position_embeddings", 512)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=512, attention_dropout=0.0,
+        vocab_size=len(tokenizer), attention_dropout=0.0,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id, **shape)
     # For sequences this short its backward pass is faster than that of the fused kernel.
