@@ -275,7 +275,7 @@ def draw(policy: Policy, task: Task, asks: list[Ask], archive: Archive, key: tup
 
     key: (seed, step); turn: 0, 1, .. if a method draws several times in a step. A candidate that a
     completion should have carried is an empty row: an invalid proposal, not in the group."""
-    origins = [ask.origin for ask in asks]      # in the seed: two calls in one step draw otherwise
+    origins = [ask.origin for ask in asks]      # in the seed: two calls in a step draw differently
     prompts = [(ask.prompt_ids, math.ceil(ask.n / task.candidates_per_completion)) for ask in asks]
     rows = []
     for ask, drawn in zip(asks, sample(policy, prompts, derive(*key, *origins, turn))):
@@ -462,7 +462,7 @@ METHODS = {
 def train(config: Config, method: Method, policy: Policy, optimizer, group: list[Row], rewards,
           prompt_ids: list[int], lr: float) -> dict:
     """Advantages, and an update on the rows in the loss. A group of equal advantages, or with no
-    such row, is skipped. rewards: (G,). Returns metrics. RunStopped: one is not finite."""
+    such row, is skipped. rewards: (G,). Returns metrics; RunStopped if not finite."""
     advantages, in_loss = method.advantages(group, rewards)                 # FORK: (G,) each
     if config.mask_zero:
         in_loss = in_loss & (rewards != 0)          # such a row still counts in the mean

@@ -8,7 +8,7 @@ become command-line flags. It has these methods and attributes (more: docs/your-
     parse(completion)          list[str]  the candidates in a completion, in canonical form; or []
     render(candidate)          str        the completion that would have proposed this candidate
     score(candidates)          iterator   of (candidate, Score or number), any order, as they come;
-                                          with score_seconds or workers: in forks, one for each
+                                          with score_seconds or workers: in processes, one a call
     warm_start(seed)           list[str]  candidates scored before the search (default: none)
     solved(score)              bool       whether the best one ends the search (default: solved_at)
     reveal()                   str        the target in full, shown at the end (default: `target`)
@@ -60,7 +60,7 @@ class Task:
     """The base class. A task of your own is a subclass; the README has a complete example."""
     target: str = ""
     score_seconds: float = 0.0      # time limit of one candidate, scored in a process; 0: none
-    workers: int = 0                # above 0: so many processes score; 0: one a core, where any do
+    workers: int = 0                # processes that score; 0: one a core, if any are needed
 
     name: ClassVar[str] = "task"
     bundled: ClassVar[str | None] = None

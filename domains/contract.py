@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 
+import numpy as np
+
 from domains import bundled
 from domains.prompts import Prompt
 from domains.timed import Workers
@@ -61,7 +63,7 @@ def is_children(value) -> bool:
 
 
 def is_yes_or_no(value) -> bool:
-    return value is not None and hasattr(value, "__bool__")     # those of numpy and torch have it
+    return isinstance(value, bool | np.bool_)
 
 
 def is_record(value) -> bool:
@@ -175,12 +177,12 @@ def complete(cls: type, base: type) -> type:
         name = method.partition("(")[0]
         if getattr(cls, name) is getattr(base, name):
             raise UserError(f"{where(cls)} has no {method}, which gives {gives}")
-    if cls.lower_is_better and cls.solved_at is base.solved_at:     # 1.0: nearly any score is lower
+    if cls.lower_is_better and (cls.solved_at, cls.solved) == (base.solved_at, base.solved):
         raise UserError(f"{where(cls)} has lower_is_better, and no solved_at: the score that ends "
                         "the search, or None")
     for option in fields(cls):      # without its type the value would not reach an instance
         value = getattr(cls, option.name, option.default)
-        if value is not option.default:
+        if value is not option.default and not inspect.ismemberdescriptor(value):   # of slots=True
             raise UserError(f"{where(cls)} sets {option.name} without its type. Write "
                             f"{option.name}: {getattr(option.type, '__name__', option.type)} = "
                             f"{short(value)}, and @dataclass above the class")
@@ -188,7 +190,10 @@ def complete(cls: type, base: type) -> type:
 
 
 def where(cls: type) -> str:
-    file, line = inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
+    try:
+        file, line = inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError):        # typed into a shell
+        return f"the task {cls.__name__}"
     return f"{short_path(file)}:{line}: the task {cls.__name__}"
 
 
@@ -215,8 +220,8 @@ def wrong_result(result, missing: set[str], own_scale: bool) -> str:
     if own_scale and not math.isfinite(value):
         return f"{gave}; it must be a finite number"
     if not own_scale and not 0 <= value <= 1:       # NaN is not in [0, 1] either
-        return (f"{gave}; scores lie in [0, 1], unless the task says solved_at or "
-                "lower_is_better")
+        return (f"{gave}; scores lie in [0, 1], unless the task has lower_is_better "
+                "or a solved_at other than 1")
     try:
         json.dumps(score.info)                      # evals.jsonl keeps it
     except (TypeError, ValueError) as error:

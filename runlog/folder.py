@@ -105,8 +105,9 @@ class Run:
         """Begins the run again with what evals.jsonl still holds, once each: this is paid for. The
         checkpoint goes; from the same draws the same weights come."""
         (self.bar.say if self.bar else print)(
-            f"{self.folder}: its files are damaged (lines are missing, doubled or changed). The "
-            "steps are taken again; what evals.jsonl still holds is not scored again")
+            f"{self.folder}: its files are damaged (lines are missing, doubled or changed), or its "
+            "checkpoint is of another version. The steps are taken again; what evals.jsonl still "
+            "holds is not scored again")
         self.close_ledgers()
         by_candidate = {e.candidate: e for e in self.evaluations[::-1]}
         free = itertools.filterfalse(self.indices.__contains__, itertools.count())
@@ -266,6 +267,8 @@ class Run:
             shapes = {name: p.shape for name, p in weights.items()}
             intact = (self.fits_ledgers(saved) and saved["state"].keys() == first.keys()
                       and {name: p.shape for name, p in saved["lora"].items()} == shapes)
+            if intact:
+                optimizer.load_state_dict(saved["optimizer"])
         except FileNotFoundError:
             return first
         except OSError as error:        # it may be whole, and be read the next time
@@ -278,7 +281,6 @@ class Run:
         if not intact:
             self.mend()
             return first
-        optimizer.load_state_dict(saved["optimizer"])
         for name, p in weights.items():
             p.data.copy_(saved["lora"][name])
         return saved["state"]

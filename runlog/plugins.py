@@ -4,6 +4,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -16,8 +17,9 @@ def import_file(path: str):
     imported."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
-    # Not the file's own name: it may be tasks.py or random.py.
-    spec = importlib.util.spec_from_file_location(f"file {path}", path)
+    # Not the file's own name: it may be tasks.py or random.py. No dot: pickle looks for a package.
+    name = "file " + re.sub(r"\W", "_", path)
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module         # dataclasses look their module up there
     try:

@@ -233,7 +233,9 @@ def test_what_is_no_search_of_a_function_is_refused(given, reason, tmp_path):
     ("target = 'stone'", "sets target without its type. Write target: str = 'stone'"),
     ("target: str = 'stone'", "Write target: str = 'stone', and @dataclass above the class"),
     ("lower_is_better = True", "has lower_is_better, and no solved_at"),
-    ("", ""), ("solved_at = 0.5", ""), ("lower_is_better, solved_at = True, 0.0", ""),
+    ("", ""), ("solved_at = 0.5", ""),
+    ("lower_is_better = True\n\n    def solved(self, score):\n        return False", ""),
+    ("lower_is_better, solved_at = True, 0.0", ""),
     ("lower_is_better, solved_at = True, None", "")])
 def test_an_option_that_would_not_count_is_told(line, reason, tmp_path):
     """Catches: a time limit that stands in the file and is never kept."""
@@ -248,6 +250,18 @@ def test_an_option_that_would_not_count_is_told(line, reason, tmp_path):
     else:
         assert issubclass(tasks.load_task_class(str(file)), Task)
     assert sys.modules["tasks"] is tasks
+
+
+@pytest.mark.parametrize("name, gives, said", [
+    ("solved", None, "solved() of letters must return True or False, not None"),
+    ("solved", [True, False], "solved() of letters must return True or False, not the list"),
+    ("reveal", 3, "reveal() of letters must return a string, not the int 3")])
+def test_the_methods_of_a_searchs_end_are_held_to_what_they_should_return(name, gives, said,
+                                                                        tmp_path):
+    task = Letters()
+    setattr(task, name, lambda *_: gives)
+    with pytest.raises(TaskFailed, match=re.escape(said)):
+        run_search(tmp_path / "r", task, steps=1)
 
 
 @pytest.mark.parametrize("conclusion, said", [

@@ -7,6 +7,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import pickle
 import pty
 import random
 import re
@@ -442,6 +443,7 @@ def rekeyed(part: str):
     (damaged("checkpoint/state.pt", lambda lines: lines[:1]), True),
     (rekeyed("state"), True),
     (rekeyed("lora"), True),
+    (rekeyed("optimizer"), True),
     (lambda folder: (folder / "checkpoint" / "state.pt").unlink(), False)])
 def test_a_damaged_run_is_told_and_ends_as_the_whole_one(damage, told, tmp_path, capsys):
     """What evals.jsonl still holds is not scored again, and ledger, weights and summary are those
@@ -463,6 +465,13 @@ def test_a_damaged_run_is_told_and_ends_as_the_whole_one(damage, told, tmp_path,
     assert len(read_jsonl(folder / "steps.jsonl")) == 6
     adapters = [(f / "adapter" / "adapter_model.safetensors").read_bytes() for f in (whole, folder)]
     assert adapters[0] == adapters[1]
+
+
+def test_what_a_file_of_the_user_defines_can_be_pickled(tmp_path):
+    """A scorer may use processes of its own, which get its functions by their module's name."""
+    (tmp_path / "my.task.py").write_text("def f(x):\n    return x + 1\n")
+    module = plugins.import_file(str(tmp_path / "my.task.py"))
+    assert pickle.loads(pickle.dumps(module.f)) is module.f
 
 
 def test_tokens_that_a_model_does_not_have_are_told(tmp_path, capsys):

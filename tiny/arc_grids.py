@@ -1,5 +1,5 @@
-"""Random grids of ARC's look, of about 40 kinds. The operations of arc_operations.py name the kinds
-that suit them.
+"""Random grids of ARC's look, of about 40 kinds; arc_lines.py and arc_layouts.py have more. The
+operations name the kinds that suit them.
 
 All random draws come from `look.rng`, in a fixed order: one seed gives one stream of tasks.
 """
@@ -203,14 +203,17 @@ def shapes(look):
 
 
 def odd_colour(look):
-    """Pieces of one colour, or of a few, and one of a colour that no other has."""
-    others = [int(c) for c in look.rng.permutation(np.arange(1, 10))[:2]]
-    order = iter(look.rng.permutation([0] * int(look.rng.integers(2, 5)) + [1]).tolist() * 20)
-
-    def next_piece(look, shape, mono):
-        return (patch(look, shape) != 0) * others[next(order)]
-
-    return objects(look, 5, make=next_piece)
+    """Pieces of one colour, and one of another."""
+    a, b = look.rng.permutation(np.arange(1, 10))[:2]
+    grid = objects(look, look.rng.integers(3, 6)) != 0
+    k = look.rng.integers(grid.sum())
+    odd = np.zeros(grid.shape, bool)
+    odd[tuple(np.argwhere(grid)[k])] = True
+    for _ in range(grid.size):
+        p = np.pad(odd, 1)
+        odd = grid & np.any([p[i:i + len(grid), j:j + len(grid[0])] for i, j in np.ndindex(3, 3)],
+                            axis=0)
+    return grid * a + odd * (b - a)
 
 
 def coloured(look):

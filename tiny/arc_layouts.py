@@ -33,7 +33,8 @@ QUARTERS = (
 STRIP = (
     "t = grid.T if len(grid) > len(grid[0]) else grid\n"
     "k = len(t)\n"
-    "parts = [t[:, j:j + k] for j in range(0, len(t[0]), k + (len(t[0]) % k > 0))]\n"
+    "step = k + ((len(t[0]) + 1) % (k + 1) == 0)\n"
+    "parts = [t[:, j:j + k] for j in range(0, len(t[0]), step)]\n"
     "if len(grid) > len(grid[0]):\n"
     "    parts = [p.T for p in parts]\n")
 
@@ -156,7 +157,8 @@ def panels_changed() -> list[Named]:
         op("panels_commonest", "every panel is filled with its commonest colour",
            f"{PANELS}for p in panels:\n"
            "    p[:] = np.bincount(p[p != 0]).argmax() if p.any() else 0", "panels"),
-        op("panel_most_fill", "the panels with the most coloured cells are filled with a colour",
+        op("panel_most_fill", "the panels with the most coloured cells are filled with a colour, "
+           "all others become black",
            f"{PANELS}most = max(np.count_nonzero(p) for p in panels)\n"
            "for p in panels:\n"
            "    p[:] = {c} if np.count_nonzero(p) == most else 0", "panels"),
@@ -179,7 +181,7 @@ def panels_changed() -> list[Named]:
 def blocks() -> list[Named]:
     side = ".reshape(len(grid) // 3, -1)"
     return [
-        op("block_summary", "every 3 x 3 block becomes a cell of its commonest colour",
+        op("block_summary", "every 3 x 3 block becomes a cell of the commonest of all its colours",
            f"{BLOCKS}grid = np.array([np.bincount(b.flatten()).argmax() for b in blocks]){side}",
            "blocks_noisy nine"),
         op("island_summary",
@@ -253,7 +255,8 @@ def rows_and_columns() -> list[Named]:
     for name, word, there, back in (("row", "row", "grid", ""),
                                     ("column", "column", "grid.T", ".T")):
         found += [
-            op(f"{name}_most_to", f"the {word}s with the most coloured cells get a colour",
+            op(f"{name}_most_to",
+               f"the coloured cells of the {word}s with the most of them get a colour",
                f"t = {there}\n"
                "n = (t != 0).sum(1, keepdims=True)\n"
                f"grid = np.where((n == n.max()) & (t != 0), {{c}}, t){back}", "noise standing"),
@@ -261,7 +264,7 @@ def rows_and_columns() -> list[Named]:
                f"t = {there}\n"
                f"grid = np.where((t == t[:, :1]).all(1)[:, None], {{c}}, 0 * t){back}",
                f"plain_{word}s"),
-            op(f"{name}_fill", f"every {word} takes its commonest colour",
+            op(f"{name}_fill", f"every {word} takes the commonest of all its colours",
                f"t = {there}\n"
                "k = np.array([[np.bincount(r).argmax()] for r in t])\n"
                f"grid = np.repeat(k, len(t[0]), 1){back}", "rows_noisy dense"),
@@ -621,7 +624,7 @@ def holed(look):
 
 
 def holed_symmetric(look):
-    """A symmetric grid with a black box in one quarter of it."""
+    """A symmetric grid with a black box in its upper half."""
     grid = look.rng.choice(look.palette, look.shape(4, 8))
     grid = np.hstack([grid, grid[:, ::-1]])
     grid = np.vstack([grid, grid[::-1]])

@@ -182,8 +182,8 @@ def joins() -> list[Named]:
            "    r, c = np.where(grid == k)\n"
            "    g[r.min():r.max() + 1, c.min():c.max() + 1] = k\n"
            "grid = g", "pairs objects"),
-        op("corner_path", "a cell of one colour and one of another are joined by a line along the "
-           "row of the first and the column of the second",
+        op("corner_path", "a cell of one colour and one of another are joined by a line of a "
+           "colour along the row of the first and the column of the second",
            "i, j = np.argwhere(grid == {c})[0]\n"
            "r, c = np.argwhere((grid != 0) & (grid != {c}))[0]\n"
            "m = np.zeros(grid.shape, bool)\n"
@@ -359,7 +359,8 @@ def noise_and_gaps() -> list[Named]:
     return [
         op("smooth", "cells with one colour, or black, all around take it",
            f"{AROUND}{ringed}grid = np.where(m, near[0], grid)", "speckled specks"),
-        op("no_colour", "cells of one colour take the commonest other colour around them",
+        op("no_colour", "cells of one colour take the commonest other colour, or black, around "
+           "them",
            f"{AROUND}k = [sum(a == k for a in near) for k in range(10)]\n"
            "k[{c}] = 0 * grid\n"
            "grid = np.where(grid == {c}, np.argmax(k, axis=0), grid)", "speckled dense"),
@@ -440,7 +441,7 @@ def patterns_continued() -> list[Named]:
             "    whole = np.array([grid[n == i].max(initial=0) for i in range(k)])[n]\n"
             "    if ((grid == 0) | (grid == whole)).all():\n"
             "        break\n"
-            "grid = whole", f"gaps_{name}"))
+            "grid = np.where(grid == 0, whole, grid)", f"gaps_{name}"))
     return [
         *found,
         op("reflect", "the coloured part at the top and its mirror image follow each other down to "
@@ -448,7 +449,7 @@ def patterns_continued() -> list[Named]:
            "k = [*grid.any(axis=1), False].index(False)\n"
            "grid = np.resize(np.vstack([grid[:k], grid[:k][::-1]]), grid.shape)", "part_top"),
         op("fill_period", "black cells are filled from the repeating pattern",
-           PERIOD.replace("{c}", "0") + "grid = whole", "gaps_both"),
+           PERIOD.replace("{c}", "0") + "grid = np.where(grid == 0, whole, grid)", "gaps_both"),
     ]
 
 
@@ -624,7 +625,7 @@ def gaps(look, grid):
     """The grid with black boxes or black cells in it."""
     if look.rng.random() < 0.5:
         return grid * (look.rng.random(grid.shape) < 0.85)
-    hidden = covered(look, np.where(grid == look.palette[-1], 0, -1))
+    hidden = covered(look, np.zeros(grid.shape, int))
     return np.where(hidden == look.palette[-1], 0, grid)
 
 
@@ -652,7 +653,7 @@ def gaps_rising(look):
     """Repeated diagonals, partly black, or just a few of them."""
     r, c = np.indices(look.shape(5))
     k = int(look.rng.integers(2, 5))
-    grid = look.rng.permutation(np.resize(look.palette, max(k, 2)))[(r + c) % k]
+    grid = look.rng.permutation(np.resize(look.palette, k))[(r + c) % k]
     if look.rng.random() < 0.5:
         return gaps(look, grid)
     start = int(look.rng.integers(0, max(1, len(grid) - k)))

@@ -1,4 +1,4 @@
-"""The operations that synthetic ARC programs are made of (arc_programs.py).
+"""The first 174 operations that synthetic ARC programs are made of (arc_programs.py).
 
 An operation has a name, a hypothesis in words, and a few lines of plain numpy that read and assign
 `grid`. {c} and {d} in its code stand for colours. The operations stand in families, a function

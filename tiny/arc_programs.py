@@ -37,7 +37,7 @@ GRIDS = arc_grids.GRIDS | {kind.__name__: kind for m in MODULES[1:] for kind in 
 
 # -------------------------------------------------------------------------------- programs as text
 
-def pieces_of(name: str) -> list[str]:
+def fragments_of(name: str) -> list[str]:
     """The text of an operation, cut between its parts and around colours; {c}, {d}: a colour."""
     found = []
     for hypothesis, code in OPERATIONS[name].parts:
@@ -51,7 +51,7 @@ def fragments(steps: list[Step]) -> list[str]:
     found = [HEADER]
     for name, colours in steps:
         chosen = dict(zip(OPERATIONS[name].slots, map(str, colours)))
-        found += [chosen.get(piece, piece) for piece in pieces_of(name)]
+        found += [chosen.get(piece, piece) for piece in fragments_of(name)]
     return [*found, FOOTER]
 
 
@@ -63,7 +63,7 @@ def all_fragments(names=OPERATIONS) -> list[str]:
     """Every fragment of these operations, in a fixed order; colours are the digits."""
     found = dict.fromkeys([HEADER, FOOTER, *"0123456789"])
     for name in names:
-        found.update(dict.fromkeys(pieces_of(name)))
+        found.update(dict.fromkeys(fragments_of(name)))
     return [fragment for fragment in found if fragment not in ("{c}", "{d}")]
 
 
@@ -169,17 +169,21 @@ def random_task(rng: np.random.Generator, depth: int, n_pairs: int = 3, patience
 def nearby(rng: np.random.Generator, step: Step) -> Step:
     """Another operation that is like this one: of an operation on pieces one of the three parts is
     another; of any other the colours are. One that has none becomes any operation."""
-    name, colours = step
-    if name in PLAIN and not colours:
-        return random_step(rng, random_name(rng), random_look(rng))
-    if name in OBJECTS:
-        parts, place = name.split("."), rng.integers(3)
-        while name == step[0] or name not in OBJECTS:
+    other = step
+    while other == step:
+        name, colours = step
+        if name in OBJECTS:
+            parts, place = name.split("."), rng.integers(3)
             parts[place] = random_object_operation(rng, OBJECTS).split(".")[place]
+            if ".".join(parts) not in OBJECTS:
+                continue
             name = ".".join(parts)
-        if len(OPERATIONS[name].slots) == len(colours):
-            return name, colours
-    return name, fresh_colours(rng, name)
+        elif not colours:
+            name = random_name(rng)
+        if name == step[0] or len(OPERATIONS[name].slots) != len(colours):
+            colours = fresh_colours(rng, name)
+        other = name, colours
+    return other
 
 
 def random_pairs(rng: np.random.Generator, steps: list[Step], anchor: str, look: Look,

@@ -64,7 +64,7 @@ INPUT, OUTPUT = "\nInput:", "\nOutput:"
 LONGEST = {120: 0.35, 220: 0.3, 440: 0.2, 900: 0.15}
 PARENTS = 4             # neighbour examples a task
 PASSES = 2              # how often a task is shown: its pairs in another order, with other parents
-GRIDS = 0.3             # weight of the loss on the outputs of the pairs
+OUTPUT_WEIGHT = 0.3     # of the loss on the outputs of the pairs
 
 
 def arc_tokenizer(names=arc_programs.OPERATIONS):
@@ -154,9 +154,6 @@ class ArcExamples:
     def program(self, steps) -> list[int]:
         return [self.id[fragment] for fragment in arc_programs.fragments(steps)]
 
-    def any_step(self, rng: np.random.Generator) -> arc_programs.Step:
-        return arc_programs.random_step(rng, arc_programs.random_name(rng), random_look(rng))
-
     def parent(self, steps: list, rng: np.random.Generator) -> list:
         """A worse program: an operation is missing (most often, where there are two or more), is
         like the right one, is another one, or is one too many."""
@@ -166,10 +163,11 @@ class ArcExamples:
             return before + after
         if draw < 0.65:
             return before + [arc_programs.nearby(rng, step)] + after
-        if draw < 0.85:
-            return before + [self.any_step(rng)] + after
+        any_step = arc_programs.random_step(rng, arc_programs.random_name(rng), random_look(rng))
+        if draw < 0.85 and any_step != step:
+            return before + [any_step] + after
         i += rng.integers(2)
-        return steps[:i] + [self.any_step(rng)] + steps[i:]
+        return steps[:i] + [any_step] + steps[i:]
 
     def example(self, task: dict, rng: np.random.Generator):
         """(ids, segments, positions, labels), or None if the pairs are too long.
@@ -288,15 +286,15 @@ def main(argv: list[str]) -> None:
     def losses(generator):
         ids, segments, positions, labels, mask = next(batches)
         states = body(input_ids=ids, position_ids=positions,
-                             attention_mask=mask.to(torch.bfloat16)).last_hidden_state
+                      attention_mask=mask.to(torch.bfloat16)).last_hidden_state
         counted = labels >= 0
         logits = model.lm_head(states[counted]).float()
         nll = F.cross_entropy(logits, labels[counted], reduction="none")
         segments = segments[counted]
         grids, task, neighbour = (nll[which].mean() for which in (
             segments == 0, segments == 1, segments > 1))
-        return {"loss": task + neighbour + GRIDS * grids, "task": task, "neighbour": neighbour,
-                "grids": grids}
+        loss = task + neighbour + OUTPUT_WEIGHT * grids
+        return {"loss": loss, "task": task, "neighbour": neighbour, "grids": grids}
 
     folder.mkdir(parents=True, exist_ok=True)
     # One process of low priority makes the tasks, ahead of the training.

@@ -59,7 +59,8 @@ def chat_ids(tokenizer, prompt: str) -> list[int]:
 
 
 def small_llama(tokenizer, **shape) -> LlamaForCausalLM:
-    """A Llama with fresh weights for a context of 512 tokens. shape: fields of LlamaConfig."""
+    """A Llama with fresh weights. shape: fields of LlamaConfig; its context has 512 tokens unless
+    it says otherwise."""
     shape.setdefault("max_position_embeddings", 512)
     config = LlamaConfig(
         vocab_size=len(tokenizer), attention_dropout=0.0,
