@@ -197,6 +197,10 @@ molecule() {
   for seed in $SEEDS; do for target in $rest; do        # the ten best count: they all go on
     search molecule/10000 molecule "$target" "$(novel migrate)" "$seed" $preset --budget 10000 \
            --after-solved 10000
+    if [ -z "$MODEL" ]; then
+      search molecule/10000-screen molecule "$target" migrate+operator+screen+novelty "$seed" \
+             --preset screen --budget 10000 --after-solved 10000
+    fi
   done; done
   if "$PYTHON" -c "import dockstring" 2> /dev/null; then
     for seed in $SEEDS; do for target in DRD2 F2 PARP1; do for method in migrate ns random; do
