@@ -339,7 +339,7 @@ def replay(policy: Policy, task: Task, archive: Archive, config: Config,
 
 def group_advantages(rows: list[Row], rewards):
     """The advantages A_i = r_i - mean(r), (G,), and which rows are in the loss, (G,) bool: all. Not
-    divided by the standard deviation, as in Dr. GRPO (but the loss keeps 1/|o_i|). rewards: (G,)"""
+    divided by the deviation, as in Dr. GRPO (Liu et al. 2025); the loss keeps 1/|o_i|. r: (G,)"""
     return rewards - rewards.mean(), torch.ones(len(rows), dtype=torch.bool)
 
 

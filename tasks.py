@@ -10,7 +10,7 @@ become command-line flags. It has these methods and attributes (more: docs/your-
     score(candidates)          iterator   of (candidate, Score or number), any order, as they come;
                                           with score_seconds or workers: in processes, one a call
     warm_start(seed)           list[str]  candidates scored before the search (default: none)
-    solved(score)              bool       whether the best one ends the search (default: solved_at)
+    solved(score)              bool       whether the best score ends it (default: by solved_at)
     reveal()                   str        the target in full, shown at the end (default: `target`)
     conclude(evaluations)      dict       more for summary.json, from all (candidate, Score)
     picture(candidate, info)   str, None  an SVG element for the report page, all its text escaped

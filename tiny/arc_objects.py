@@ -8,9 +8,8 @@ done to them.
 
 An operation is one of each, and each of the three is a token of its own in a program (two, with a
 colour between them, where it takes one). So the policy learns about 80 tokens and can say thousands
-of operations. The choices and deeds were written down
-after a look at the odd half of ARC's training tasks; the even half and the evaluation tasks were
-not looked at.
+of operations. The choices and deeds were written down after a look at the odd half of ARC's
+training tasks; the even half and the evaluation tasks were not looked at.
 """
 from __future__ import annotations
 
