@@ -37,6 +37,8 @@ def main(argv: list[str]) -> None:
 
 def run(argv: list[str]) -> None:
     args = parse_arguments(argv)
+    if args.within is not None and args.within < 1:
+        raise UserError(f"--within {args.within}: at least 1")
     folders = find_runs(args.paths)
     if args.svg:
         if len(folders) != 1:
@@ -71,6 +73,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
                         help="run folders, folders that hold them, or CSV files of runs")
     parser.add_argument("--csv", type=Path, metavar="FILE",
                         help="write the runs, one a line, to this file")
+    parser.add_argument("--within", type=int, metavar="N",
+                        help="count only the first N guesses of every run")
     parser.add_argument("--against", default="migrate", metavar="METHOD",
                         help="the method (as in the table) whose differences are shown; where "
                              "there is none of this name, the one that adds modifiers to it")
@@ -97,7 +101,7 @@ def warn_of_code(folder: Path, task_file: str) -> None:
 
 def rows_of(args: argparse.Namespace) -> Found:
     """All rows, with a word on what is left out; with --csv they are written as well."""
-    found = rows_from(args.paths, word_groups(args.targets))
+    found = rows_from(args.paths, word_groups(args.targets), args.within)
     for line in found.left_out:
         print(f"{line}: left out", file=sys.stderr)
     if args.csv:

@@ -40,10 +40,12 @@ class Found(NamedTuple):
     left_out: list[str]             # what is left out, a line each
 
 
-def rows_from(paths: Iterable[Path], groups: dict[str, str]) -> Found:
+def rows_from(paths: Iterable[Path], groups: dict[str, str], within: int | None = None) -> Found:
     """The rows of CSV files and of the finished runs in folders, each run once.
 
-    groups: {target: its group}. Raises UserError if a path does not exist, or if nothing is found.
+    groups: {target: its group}. within: the number of guesses after which nothing counts, if that
+    is smaller than the run's own. Raises UserError if a path does not exist, or if nothing is
+    found.
     """
     found, left_out = [], []
     for path in paths:
@@ -54,7 +56,7 @@ def rows_from(paths: Iterable[Path], groups: dict[str, str]) -> Found:
             left_out.append(f"{path} holds no run")
         for source in sources:
             try:
-                found += rows_in(source, groups)
+                found += rows_in(source, groups, within)
             except UserError as error:
                 left_out.append(str(error))
     if not found:
@@ -68,14 +70,18 @@ def rows_from(paths: Iterable[Path], groups: dict[str, str]) -> Found:
     return Found([row for row, _ in once], [run for _, run in once], left_out)
 
 
-def rows_in(source: Path, groups: dict[str, str]) -> list[tuple[dict, RunFiles | None]]:
+def rows_in(source: Path, groups: dict[str, str],
+            within: int | None = None) -> list[tuple[dict, RunFiles | None]]:
     """(row, its run) of a run folder, or of every line of a CSV file. Raises UserError."""
     if source.suffix == ".csv":
+        if within is not None:
+            raise UserError(f"{source} does not say when a score was found (--within needs the run "
+                            "folders)")
         return [(row, None) for row in read_csv(source)]
     if not is_finished(source):
         raise UserError(f"{source} is not finished (--html makes its page)")
     run = read(source)
-    return [(row_of(run, groups), run)]
+    return [(row_of(run, groups, within), run)]
 
 
 def without_copies(found: list[tuple[dict, RunFiles | None]]) -> list[tuple]:
@@ -88,13 +94,20 @@ def without_copies(found: list[tuple[dict, RunFiles | None]]) -> list[tuple]:
     return list(first.values())
 
 
-def row_of(run: RunFiles, groups: dict[str, str]) -> dict:
-    """The row of a finished run. Fields without a value are empty text, as in CSV files."""
+def row_of(run: RunFiles, groups: dict[str, str], within: int | None = None) -> dict:
+    """The row of a finished run, or of its first `within` guesses. Fields without a value are empty
+    text, as in CSV files."""
     summary, config = run.summary, run.record["config"]
     budget = config.get("budget")
     fixed = None if config.get("steps") else config["proposals"]    # steps may redraw: any number
     limit = budget or fixed or summary["proposals"] or 1
-    counted = [e for e in run.evaluations if e.step == 0 or budget or e.proposal <= limit]
+    is_cut = within is not None and within < limit
+    limit = within if is_cut else limit
+
+    def guess(e: Evaluation) -> int:
+        return e.index + 1 - summary["warm_start"] if budget else e.proposal
+
+    counted = [e for e in run.evaluations if e.step == 0 or guess(e) <= limit]
     best = best_first(counted, 1)
     task = task_name(summary, config)
     row = {"task": task, "target": summary["target"],
@@ -107,11 +120,14 @@ def row_of(run: RunFiles, groups: dict[str, str]) -> dict:
         row["best"] = best[0].candidate
         row["found"] = int(summary["solved"] and best[0].candidate == summary["best"])
     if row["found"]:
-        row["guesses"] = best[0].proposal
-        if budget:
-            row["guesses"] = best[0].index + 1 - summary["warm_start"]
+        row["guesses"] = guess(best[0])
     for name in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds"):
         row[name] = summary[name]
+    if is_cut:
+        n = max((e.proposal for e in counted), default=0) if budget else limit
+        row |= {"evaluations": len(counted), "proposals": min(n, summary["proposals"]),
+                "repeats": "", "invalid": sum(not e.valid for e in counted), "steps": "",
+                "seconds": ""}
     row["auc"] = row["pass2"] = ""
     if row["task"] == "molecule":
         row["auc"] = round(auc_top([e.score for e in counted], limit), 4)

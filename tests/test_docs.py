@@ -273,20 +273,6 @@ def check_search(argv: list[str]) -> None:
     settings.build_method(migrate.resolve(given, cls), cls, given, migrate.METHODS)
 
 
-def test_the_readme_task_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    """Catches: an example of a user's own task that the command line cannot use, or that is no
-    longer what the file says."""
-    [code] = [block.text for block in blocks(read("README.md")) if "Task):" in block.text]
-    assert code in read("examples/task_word.py")
-    (tmp_path / "readme_task.py").write_text(
-        f"from dataclasses import dataclass\n\nimport tasks\n\n{code}")
-    argv = ["--task", str(tmp_path / "readme_task.py"), "--steps", "3", "--out",
-            str(tmp_path / "run")]
-    assert exit_code(migrate.main, argv) == 0, capsys.readouterr().err
-    evaluations = read_jsonl(tmp_path / "run" / "evals.jsonl")
-    assert len(evaluations) > 5 and len({e["score"] for e in evaluations}) > 1
-
-
 # ---------------------------------------------------------------------------------------- links
 
 @pytest.mark.parametrize("page", PAGES)
