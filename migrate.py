@@ -578,7 +578,7 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         run.save_checkpoint(asdict(state), optimizer, policy.lora)
     if method.trains:
         run.save_checkpoint(asdict(state), optimizer, policy.lora, force=True)
-        policy.model.save_pretrained(run.folder / "adapter", save_embedding_layers=False)
+        run.save_adapter(policy.model)
     results = [(c, Score(e.score, e.valid, e.info)) for c, e in archive.items()]
     return (found := search_summary(config, task, state, stop)) | task.conclude(results) | found
 

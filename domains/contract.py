@@ -137,10 +137,15 @@ class Checked:
         if self.processes is None:
             yield from self.score_here(candidates)
             return
+        failed = None
         for candidate, result, reason in self.processes.results(candidates):
-            if isinstance(result, Exception):
-                raise result
-            yield candidate, result or Score(0.0, valid=False, info={"reason": reason})
+            if isinstance(result, Exception):   # what other processes are at work on is not lost
+                failed = failed or result
+                self.processes.begin_no_more()
+            else:
+                yield candidate, result or Score(0.0, valid=False, info={"reason": reason})
+        if failed:
+            raise failed
 
     def score_in_worker(self, candidate: str) -> Score | TaskFailed | UserError:
         """The score of one candidate, or why the search has to stop."""

@@ -41,6 +41,7 @@ import atexit
 import ctypes
 import functools
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -352,7 +353,7 @@ def answer(request: dict, modules: dict) -> None:
     found = checked(data, len(request["inputs"]))
     if os.waitstatus_to_exitcode(status) == NO_FILTER:
         found["errors"] = [UNFILTERED] * len(request["inputs"])
-    print(json.dumps(found), flush=True)
+    print(json.dumps(found | {"number": request["number"]}), flush=True)
 
 
 def import_for_programs() -> None:
@@ -475,6 +476,7 @@ class Sandbox:
         if prelude:
             self.prelude = str(Path(prelude).resolve())
             self.modules = (*MODULES, Path(prelude).stem)
+        self.numbers = itertools.count()
         self.folder = tempfile.TemporaryDirectory(prefix="sandbox-")
         self.servers = [self._start() for _ in range(workers)]
         self.strict = True
@@ -494,49 +496,50 @@ class Sandbox:
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=self.folder.name,
             start_new_session=True, env=environment)
 
-    def _send(self, server: subprocess.Popen, program: str, inputs: list) -> None:
-        request = {"program": program, "inputs": inputs, "limits": vars(self.limits),
-                   "strict": self.strict}
+    def _send(self, server: subprocess.Popen, program: str, inputs: list) -> int:
+        """Returns the number of the request, which its answer has, too."""
+        number = next(self.numbers)
+        request = {"number": number, "program": program, "inputs": inputs,
+                   "limits": vars(self.limits), "strict": self.strict}
         server.stdin.write((json.dumps(request) + "\n").encode())
         server.stdin.flush()
+        return number
 
-    def _receive(self, server: subprocess.Popen) -> Result:
-        line = server.stdout.readline()
-        if not line:
-            raise RuntimeError("the server of the sandbox has died")
-        answer = json.loads(line)
+    def _receive(self, server: subprocess.Popen, number: int) -> Result:
+        """The answer to the request of this number. The caller of `run` may have left early: then
+        the answers to earlier ones come first."""
+        answer = {"number": -1}
+        while answer["number"] != number:
+            line = server.stdout.readline()
+            if not line:
+                raise RuntimeError("the server of the sandbox has died")
+            answer = json.loads(line)
+            answer.setdefault("number", number)         # none: it has not even begun
         if answer["outputs"] is None:
             raise RuntimeError(answer["errors"][0])
         first = next(filter(None, answer["errors"]), "")
         return Result(answer["outputs"], first, tuple(answer["errors"]))
 
     def _ask(self, server: subprocess.Popen, program: str, inputs: list) -> Result:
-        self._send(server, program, inputs)
-        return self._receive(server)
+        return self._receive(server, self._send(server, program, inputs))
 
     def run(self, programs: list[str], inputs: list) -> Iterator[tuple[int, Result]]:
         """Runs every program on every input grid. Yields (number of the program, Result) as they
         finish. Raises RuntimeError if a server has died or cannot import the prelude."""
         waiting, busy, idle = list(enumerate(programs))[::-1], {}, list(self.servers)
-        try:
-            while waiting or busy:
-                while waiting and idle:
-                    number, program = waiting.pop()
-                    reason = refuse(program, self.modules) if self.check else None
-                    if reason:
-                        yield number, Result([None] * len(inputs), f"refused: {reason}")
-                        continue
-                    server = idle.pop()
-                    self._send(server, program, inputs)
-                    busy[server.stdout] = (server, number)
-                ready = select.select(list(busy), [], [])[0] if busy else []
-                for stdout in ready:
-                    server, number = busy.pop(stdout)
-                    idle.append(server)
-                    yield number, self._receive(server)
-        finally:        # the caller may leave early: the next run must not read the answers of this
-            for server, _ in busy.values():
-                self._receive(server)
+        while waiting or busy:
+            while waiting and idle:
+                i, program = waiting.pop()
+                reason = refuse(program, self.modules) if self.check else None
+                if reason:
+                    yield i, Result([None] * len(inputs), f"refused: {reason}")
+                    continue
+                server = idle.pop()
+                busy[server.stdout] = server, self._send(server, program, inputs), i
+            for stdout in select.select(list(busy), [], [])[0] if busy else []:
+                server, number, i = busy.pop(stdout)
+                idle.append(server)
+                yield i, self._receive(server, number)
 
     def close(self) -> None:
         for server in self.servers:

@@ -33,6 +33,7 @@ class Workers:
     def __init__(self, score: Callable, seconds: float, workers: int):
         self.score, self.seconds, self.workers = weakref.WeakMethod(score), seconds, workers
         self.pool: pebble.ProcessPool | None = None
+        self.futures: dict = {}
 
     def results(self, candidates: list[str]) -> Iterator[tuple[str, object, str]]:
         """Yields (candidate, what the scorer gave, "") as they finish, in any order, or (candidate,
@@ -42,14 +43,21 @@ class Workers:
                                            initargs=(self.score, os.getpid()),
                                            context=multiprocessing.get_context("fork"))
             self.close = weakref.finalize(self, stop, self.pool)
-        futures = {self.pool.schedule(score_one, [c], timeout=self.seconds or None): c
-                   for c in candidates}
+        self.futures = {self.pool.schedule(score_one, [c], timeout=self.seconds or None): c
+                        for c in candidates}
         try:
-            for future in as_completed(futures):
-                yield futures[future], *outcome(future, self.seconds)
+            for future in as_completed(self.futures):
+                if not future.cancelled():
+                    yield self.futures[future], *outcome(future, self.seconds)
         finally:
-            for future in futures:
+            for future in self.futures:
                 future.cancel()         # kills the process, if one is at work on it
+
+    def begin_no_more(self) -> None:
+        """From now on `results` yields those candidates alone that a process is at work on."""
+        for future in self.futures:
+            if not future.running():
+                future.cancel()
 
 
 def outcome(future, seconds: float) -> tuple[object, str]:

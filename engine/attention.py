@@ -175,15 +175,16 @@ def shared_layers(prompts: list[list[tuple]], counts: list[int], room: int) -> l
     """prompts: of each prompt and each layer the keys and values, (K, P, D) each. counts: rows of
     each prompt."""
     lengths = [keys_and_values[0][0].shape[1] for keys_and_values in prompts]
-    device = prompts[0][0][0].device
     prompt_of_row, prompt_of_key = (torch.arange(len(x)).repeat_interleave(torch.tensor(x))
                                     for x in (counts, lengths))
     hidden = prompt_of_row[:, None] != prompt_of_key                                # (n, P)
     others, layers = None, []
     if len(prompts) > 1:
-        others = torch.zeros(hidden.shape).masked_fill(hidden, float("-inf")).to(device)
+        others = torch.zeros(hidden.shape).masked_fill(hidden, float("-inf"))
     for of_layer in zip(*prompts):
         keys, values = (torch.cat(x, dim=1) for x in zip(*of_layer))                # (K, P, D)
+        if others is not None:
+            others = others.to(keys.device)     # of several GPUs each layer has its own
         layers.append(SharedLayer(keys, values, others, sum(counts), room, max(lengths)))
     return layers
 

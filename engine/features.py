@@ -36,7 +36,8 @@ def hidden_means(model, texts: list[list[int]], prefix: list[int] = ()):
 
     def keep(module, _, output):
         hidden = output[0] if isinstance(output, tuple) else output             # (n, P + T, d)
-        mean = (hidden[:, len(prefix):].float() * mask).sum(1) / mask.sum(1)    # (n, d)
+        kept = mask.to(hidden.device)       # of several GPUs each layer has its own
+        mean = (hidden[:, len(prefix):].float() * kept).sum(1) / kept.sum(1)    # (n, d)
         found[module] = mean.cpu()
         if module is wanted[-1]:
             raise Enough

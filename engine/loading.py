@@ -12,9 +12,10 @@ import torch
 from engine.chat import special_end
 from engine.gguf import local_model, public_name
 from engine.lora import of_bitsandbytes, without_weights
-from runlog.errors import UserError, explain_loading, one_line
+from runlog.errors import UserError, explain_loading, is_out_of_memory, one_line
 
 LARGE = 50_000_000      # parameters: below, bf16 gains nothing on a CPU (docs/models-and-gpu.md)
+
 
 def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
     """A causal language model and its tokenizer.
@@ -25,7 +26,6 @@ def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
     found or loaded.
     """
     quiet_libraries()
-    import safetensors
     import transformers
     cuda = torch.cuda.is_available()
     if dtype == "auto":
@@ -46,8 +46,14 @@ def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
     tokenizer = load_tokenizer(folder, source)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (OSError, ValueError, ImportError, safetensors.SafetensorError) as error:
+    except Exception as error:      # a stranger's files can make transformers raise anything
+        if is_out_of_memory(error):
+            raise UserError(f"{source} does not fit into memory: choose a smaller model, or "
+                            "--quantize 4bit") from error
         raise UserError(explain_loading(source, error)) from error
+    if {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())) and cuda:
+        raise UserError(f"{source} does not fit into the memory of the GPU: choose a smaller "
+                        "model, or --quantize 4bit")
     model.name_or_path = public_name(source) or model.name_or_path      # peft writes it down
     return model, tokenizer
 

@@ -77,10 +77,9 @@ def load_adapter(model, source: str) -> None:
         rank, alpha = int(rank), float(alpha)
         targets = targets if isinstance(targets, str) else ",".join(sorted(targets))
         weights = peft.load_peft_weights(str(folder), device="cpu")
+        odd = [name for name, tensor in weights.items() if not is_usable(tensor)]
     except Exception as error:      # whatever is wrong with a stranger's files
         raise UserError(f"{source} holds no readable LoRA adapter: {one_line(error)}") from error
-    odd = [name for name, tensor in weights.items()
-           if not (tensor.is_floating_point() and tensor.abs().max() < LARGEST)]   # NaN is not less
     if odd:
         raise UserError(f"{source} holds no usable LoRA adapter: {odd[0]} has values that are no "
                         f"numbers, or larger than {LARGEST:g}")
@@ -90,12 +89,19 @@ def load_adapter(model, source: str) -> None:
         raise UserError(f"the adapter {source} belongs to the base {base}, not to {own_base}: "
                         "choose the base with --model")
     fresh = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    same_scale = alpha == config.lora_alpha and not saved.get("use_rslora")
+    same_scale = (alpha == config.lora_alpha and not saved.get("use_rslora")
+                  and not saved.get("alpha_pattern"))
     if shapes(weights) != shapes(fresh) or not same_scale:
         raise UserError(f"the adapter {source} has another shape (--lora-r {rank} --lora-alpha "
                         f"{alpha:g} --lora-targets {targets}) than this search (--lora-r "
                         f"{config.r} --lora-alpha {config.lora_alpha}): give its settings")
     peft.set_peft_model_state_dict(model, weights)
+
+
+def is_usable(tensor) -> bool:
+    """Whether it holds numbers such as training leaves behind. NaN is not less than anything."""
+    return bool(tensor.is_floating_point() and tensor.numel()
+                and tensor.float().abs().max() < LARGEST)
 
 
 def shapes(weights: dict) -> dict[str, tuple[int, ...]]:

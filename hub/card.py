@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 
 from reports.labels import command_of
 from runlog.errors import printable
+from runlog.flags import without
 from runlog.ledger import Evaluation, best_first
 
 HERE = Path(__file__).resolve().parent.parent
@@ -124,8 +125,8 @@ def model_card(repo: str, record: dict, summary: dict, evaluations: list[Evaluat
                "evaluations": summary["evaluations"], "proposals": summary["proposals"]}
     task, target = (" ".join(str(summary[key]).split()) for key in ("task", "target"))
     problem = f"{task}: {target}" if target else task
-    command = ["python", "migrate.py", *without_flags(
-        command_of(record), "--out", "--init-adapter", "--resume", "--config", "--track")]
+    command = ["python", "migrate.py", *without(
+        {"out", "init_adapter", "resume", "config", "track"}, command_of(record))]
     go_on = [*command, "--init-adapter", repo]
     if record["config"].get("init_adapter"):
         command += ["--init-adapter", record["config"]["init_adapter"]]
@@ -198,19 +199,6 @@ def best_lines(evaluations: list[Evaluation]) -> str:
 
 
 # ----------------------------------------------------------------------------------------- text
-
-def without_flags(command: list[str], *flags: str) -> list[str]:
-    """A command without some of its flags and their values."""
-    kept, value_follows = [], False
-    for word, next_word in zip(command, [*command[1:], ""]):
-        if word.split("=")[0] in flags:
-            value_follows = "=" not in word and not next_word.startswith("--")
-        elif value_follows:
-            value_follows = False
-        else:
-            kept.append(word)
-    return kept
-
 
 def fenced(text: str, kind: str = "") -> str:
     """A Markdown block that its content cannot end: its fence is longer than any run of backticks

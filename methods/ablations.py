@@ -62,7 +62,7 @@ def own_prompt(method: Method) -> Method:
 def own_prompt_update(policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages,
                       in_loss, config) -> dict:
     """migrate.update, but each row counts under its own prompt: one pass for each prompt, and one
-    step of the optimizer for all of them."""
+    step of the optimizer for all of them. It returns loss and gradient norm alone."""
     by_prompt: dict[tuple, list[int]] = {}
     for i, row in enumerate(rows):
         prompt = row.prompt_ids if row.origin == NEIGHBOR else prompt_ids

@@ -124,7 +124,9 @@ class Tree:
         return chosen[0]
 
     def add_step(self, archive: Archive, t: int, found: list[Evaluation]) -> None:
-        children = [e for e in found if e.parents and e.origin != OPERATOR]
+        # A parent may be missing: a step that was taken again on a GPU may draw other candidates.
+        children = [e for e in found
+                    if e.parents and e.parents[0] in archive and e.origin != OPERATOR]
         parent = None
         if children:
             parent = archive[children[0].parents[0]]
@@ -140,7 +142,7 @@ class Tree:
         while parent:
             self.move(parent, self.best_child.get(parent.candidate))
             self.visits[parent.candidate] += 1
-            parent = archive[parent.parents[0]] if parent.parents else None
+            parent = archive.get(parent.parents[0]) if parent.parents else None
         for e in found:
             if e.valid:
                 bisect.insort(self.ranked, e, key=rank_key)

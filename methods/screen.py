@@ -107,7 +107,8 @@ class Screen:
         0.01 to 1: now the sure ones, now the uncertain ones."""
         if self.archive is not archive:     # the first step of a search
             make = getattr(task, "surrogate", None)
-            self.surrogate = make() if make else Surrogate(hidden_states(policy, task))
+            self.surrogate = make() if make else Surrogate(
+                hidden_states(policy, task), in_ranks=task.own_scale)
             self.archive, self.fitted = archive, 0
         n = len(archive)
         if n > MOST:        # a fit at each multiple of a power of two, which is below n / LATER
@@ -115,8 +116,6 @@ class Screen:
         if self.fitted != n:
             known = list(itertools.islice(archive.values(), n))
             scores = [e.worth if e.valid else None for e in known]
-            if task.own_scale and isinstance(self.surrogate, Surrogate):
-                scores = as_ranks(scores)       # one huge score would hide all other differences
             call(self.surrogate.fit, f"fit() of the surrogate of {task.name}", lambda _: True, "",
                  [e.candidate for e in known], scores)
             self.fitted = n
@@ -179,16 +178,20 @@ class Surrogate:
     one does.
     """
 
-    def __init__(self, features: Callable):
+    def __init__(self, features: Callable, in_ranks: bool = False):
+        """in_ranks: whether scores stand for their ranks. One huge score would hide all other
+        differences."""
         self.features, self.blocks = features, {}
+        self.worths = as_ranks if in_ranks else list
         self.judged: dict[int, dict] = {}       # number of points: {(kinds, length, noise): weight}
 
     def fit(self, candidates: list[str], scores: list[float | None]) -> None:
         """candidates: in the order in which they came. scores: None for an invalid candidate."""
         n = 2 ** int(math.log2(min(len(scores), JUDGED_ON)))
         if n not in self.judged:        # by the first n alone, however many are known by now
-            self.judged[n] = judge(self.known(candidates[:n]).double(), with_worst(scores[:n]))
-        x, y = self.known(candidates), with_worst(scores)                   # (kinds, n, d), (n,)
+            y = with_worst(self.worths(scores[:n]))
+            self.judged[n] = judge(self.known(candidates[:n]).double(), y)
+        x, y = self.known(candidates), with_worst(self.worths(scores))      # (kinds, n, d), (n,)
         kept = self.subset(y)
         self.x, self.center, self.scale = standardised(x[:, kept].double())
         y, self.mean, self.deviation = standardised(y[kept])

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from runlog.errors import printable_in
-from runlog.flags import LENGTHS, field_names
+from runlog.flags import LENGTHS, without
 
 STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
          "stale": "nothing new was proposed for many steps"}
@@ -75,13 +75,3 @@ def to_try(record: dict, from_python: bool) -> list[str]:
             call = shlex.join(["python", "migrate.py", *words, f"--{name}", str(value)])
         found.append(f"{call}    # {why}")
     return found
-
-
-def without(names: set[str], words: list[str]) -> list[str]:
-    """The words of a command line without some flags, each of which takes a value."""
-    kept, skip = [], False
-    for word in words:
-        if not skip and not field_names(word) & names:
-            kept.append(word)
-        skip = bool(field_names(word) & names) and "=" not in word
-    return kept

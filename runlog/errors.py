@@ -100,8 +100,12 @@ def endings(folder: Path, again: str):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and isinstance(error, torch.OutOfMemoryError))
+    """Also of the CPU, of pinned memory and of cuBLAS, for which torch has no error of its own."""
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error).lower() for words in ("out of memory", "not enough memory",
+                                                  "can't allocate memory", "alloc_failed"))
 
 
 def describe_stop(folder: Path, again: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import json
 import math
 import re
 import shlex
@@ -62,6 +63,20 @@ def field_names(word: str) -> set[str]:
     """The fields that a word of the command line may stand for: --no-mask-zero, mask_zero."""
     name = word[2:].split("=")[0].replace("-", "_") if word.startswith("--") else ""
     return {name, name.removeprefix("no_")} - {""}
+
+
+def without(names: set[str], words: list[str]) -> list[str]:
+    """The words of a command line without the flags of some settings, and without their values."""
+    kept, skip = [], False
+    for word in words:
+        skip = skip and not word.startswith("--")       # a flag for yes or no has no value
+        if field_names(word) & names:
+            skip = "=" not in word
+        elif skip:
+            skip = False
+        else:
+            kept.append(word)
+    return kept
 
 
 def described(cls, values: dict | None = None) -> dict:
@@ -160,7 +175,11 @@ def words_of(path: Path, argv: list[str]) -> list[str]:
 def settings_in(path: Path) -> dict:
     """{setting: value} of a YAML or JSON file, or of a run's config.json. Raises UserError."""
     try:
-        found = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        try:
+            found = json.loads(text)        # YAML reads some of what JSON writes in another way
+        except ValueError:
+            found = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from error
     is_run = isinstance(found, dict) and isinstance(found.get("config"), dict)
@@ -204,5 +223,7 @@ def check_bounds(settings, at_least: dict) -> None:
             raise UserError(f"{flag} takes one of {', '.join(allowed)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{flag} must be a finite number")
+        if name in at_least and not isinstance(value, int | float | None):  # given from Python
+            raise UserError(f"{flag} must be a number, not {value!r}")
         if name in at_least and value is not None and value < at_least[name]:
             raise UserError(f"{flag} must be at least {at_least[name]}")

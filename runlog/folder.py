@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -27,6 +28,8 @@ import time
 from collections import Counter
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
+
+import safetensors
 
 from runlog import flags
 from runlog.bar import ProgressBar
@@ -60,13 +63,17 @@ class Run:
                             "put it back, or choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         self.lock = locked(folder)
-        if exists:
-            check_same_settings(folder, record)
-        else:
-            versions = {name: importlib.metadata.version(name)
-                        for name in ("torch", "transformers", "peft")}
-            write_atomically(folder / "config.json",
-                             json.dumps({**record, "versions": versions}, indent=1))
+        try:
+            if exists:
+                check_same_settings(folder, record)
+            else:
+                versions = {name: importlib.metadata.version(name)
+                            for name in ("torch", "transformers", "peft")}
+                write_atomically(folder / "config.json",
+                                 json.dumps({**record, "versions": versions}, indent=1))
+        except BaseException:
+            self.lock.close()       # whoever keeps the exception would keep the folder
+            raise
         self.finished = (folder / "summary.json").exists()
         self.next_checkpoint = 0.0
         self.tracker = self.bar = None
@@ -88,12 +95,13 @@ class Run:
         self.last_prompt = {str(line.get("origin")): line["prompt"] for line in completions
                             if line.get("prompt") is not None}
         lines = whole_lines(folder / "evals.jsonl")
-        if lines:                   # a torn last line is cut off
+        if (folder / "evals.jsonl").exists():       # a torn last line is cut off
             os.truncate(folder / "evals.jsonl", sum(map(len, lines)))
         self.evaluations = read_evaluations(folder)
         unique = ({e.candidate for e in self.evaluations}, {e.index for e in self.evaluations})
         self.damaged = ([len(lines)] * 2 != [len(values) for values in unique]
-                        or [line.get("step") for line in steps] != list(range(1, len(steps) + 1)))
+                        or [line.get("step") for line in steps] != list(range(1, len(steps) + 1))
+                        or not isinstance(self.last_step.get("proposals"), int))
         self.bytes_logged = sum(map(len, lines))
         self.digest = hashlib.sha256(b"".join(lines))       # of evals.jsonl, as it grows
         self.indices = {e.index for e in self.evaluations}
@@ -144,13 +152,20 @@ class Run:
         self.paid = {e.candidate: e for e in self.evaluations if e.step > step}
         return [e for e in self.evaluations if e.step <= step]
 
-    def already_paid(self, candidates, step: int) -> dict[str, Evaluation]:
+    def already_paid(self, rows: dict, step: int) -> dict[str, Evaluation]:
         """{candidate: its evaluation} of those that are paid for, and of all that the step had.
 
-        A step that is taken again on a GPU may draw other candidates than the first time. What was
-        paid for then is kept all the same.
+        rows: {candidate: the row that holds it}. A step that is taken again on a GPU may draw other
+        candidates than the first time. What was paid for then is kept all the same. What came in
+        another step then is of this row now.
         """
-        found = {c: replace(self.paid.pop(c), step=step) for c in candidates if c in self.paid}
+        found = {}
+        for c, row in rows.items():
+            if c in self.paid:
+                e = self.paid.pop(c)
+                found[c] = e if e.step == step else replace(
+                    e, step=step, proposal=row.proposal, origin=row.origin, parents=row.parents,
+                    tokens=row.tokens or None)
         for c in [c for c, e in self.paid.items() if e.step == step]:
             found[c] = self.paid.pop(c)
         return found
@@ -179,7 +194,7 @@ class Run:
 
     def discard_if_empty(self) -> None:
         """Frees the folder of a run that never began, for the next try with other settings."""
-        if (self.folder / "evals.jsonl").stat().st_size == 0:
+        if (self.folder / "evals.jsonl").stat().st_size == 0 and not self.steps_logged:
             for name in ("config.json", *LEDGERS, "lock"):
                 (self.folder / name).unlink()
             with contextlib.suppress(OSError):      # files of the user's own stay
@@ -245,6 +260,7 @@ class Run:
         started = time.monotonic()
         if not force and started <= self.next_checkpoint:
             return
+        os.fsync(self.steps_file.fileno())      # or it would lack steps after a power cut
         (self.folder / "checkpoint").mkdir(exist_ok=True)
         new = self.folder / "checkpoint" / "state.new"
         packed = io.BytesIO()       # torch reports a full disk in other ways than an OSError
@@ -257,6 +273,13 @@ class Run:
         os.replace(new, new.with_name("state.pt"))
         self.next_checkpoint = time.monotonic() + max(2.0, 40 * (time.monotonic() - started))
 
+    def save_adapter(self, model) -> None:
+        """Writes adapter/. Raises OSError where the disk is full."""
+        try:
+            model.save_pretrained(self.folder / "adapter", save_embedding_layers=False)
+        except safetensors.SafetensorError as error:
+            raise OSError(errno.ENOSPC, one_line(error), str(self.folder / "adapter")) from error
+
     def load_checkpoint(self, first: dict, optimizer, weights: dict) -> dict:
         """Puts optimizer and weights back and returns the state. `first`, the state in which a
         search begins, if there is no checkpoint, or if it is not of this search and its ledgers:
@@ -265,8 +288,12 @@ class Run:
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             shapes = {name: p.shape for name, p in weights.items()}
+            largest = torch.nn.utils.get_total_norm(list(saved["lora"].values()), math.inf)
             intact = (self.fits_ledgers(saved) and saved["state"].keys() == first.keys()
-                      and {name: p.shape for name, p in saved["lora"].items()} == shapes)
+                      and all(value is None or isinstance(value, int | float)
+                              for value in saved["state"].values())
+                      and {name: p.shape for name, p in saved["lora"].items()} == shapes
+                      and bool(largest < LARGEST))
             if intact:
                 optimizer.load_state_dict(saved["optimizer"])
         except FileNotFoundError:
@@ -313,7 +340,7 @@ def opened(config, options, method, modifiers: dict, task, argv: list[str] | Non
     name = "-".join(filter(None, parts))
     folder = Path(options.resume or options.out or free_folder(name))
     record = {"config": asdict(config), "modifiers": modifiers,
-              "run": {"quantize": options.quantize, "dtype": options.dtype},
+              "run": {name: getattr(options, name) for name in ("quantize", "dtype", "engine")},
               "options": task_options(task), "command": argv or [],
               "given": sorted(given) if argv is None else []}
     with endings(folder, flags.to_go_on(argv, folder)):
@@ -367,6 +394,8 @@ def check_same_settings(folder: Path, record: dict) -> None:
     differing = set()
     for part in ("config", "run", "modifiers", "options"):
         before, now = old.get(part, {}), record.get(part, {})
+        if part == "run":           # of an older version: it says less
+            now = {name: value for name, value in now.items() if name in before}
         differing |= {name for name in before | now if before.get(name) != now.get(name)}
     if differing:
         raise UserError(f"{folder} is in use by another configuration (it differs in "
@@ -393,6 +422,6 @@ def write_atomically(path: Path, text: str) -> None:
 
 def free_folder(name: str) -> Path:
     """The first free one of runs/NAME, runs/NAME-2, runs/NAME-3, .."""
-    name = re.sub(r"[^\w.-]+", "_", name)[:100]
+    name = re.sub(r"[^\w.-]+", "_", name).encode()[:100].decode(errors="ignore")
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists())

@@ -76,8 +76,13 @@ def well_formed(e: Evaluation) -> bool:
     kinds = {"index": int, "step": int, "proposal": int, "origin": str, "parents": list,
              "candidate": str, "score": int | float, "valid": bool, "info": dict}
     return (all(isinstance(getattr(e, name), kind) for name, kind in kinds.items())
-            and math.isfinite(e.score) and all(isinstance(parent, str) for parent in e.parents)
+            and math.isfinite(e.score) and all(map(is_text, [e.candidate, *e.parents]))
             and (e.tokens is None or all(type(token) is int and token >= 0 for token in e.tokens)))
+
+
+def is_text(value) -> bool:
+    """Whether a value is text without half characters, which no tokenizer takes."""
+    return isinstance(value, str) and value == value.encode(errors="replace").decode()
 
 
 def read_jsonl(path: str | Path, repair: bool = False) -> list[dict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import asdict
 
-from runlog.ledger import Evaluation, best_first
+from runlog.ledger import OPERATOR, Evaluation, best_first
 from runlog.settings import COUNTS
 
 
@@ -25,7 +25,9 @@ def step_metrics(state, task, rows: list, group: list, metrics: dict,
     line |= {name: value for name, value in metrics.items() if name != "by_row"}
     seconds = [round(after - before, 4) for before, after in zip(clock, clock[1:])]
     line["seconds"] = dict(zip(("sampling", "scoring", "training"), seconds))
-    n_tokens = sum(len(row.tokens) for row in rows)
+    # The rows of one completion share its tokens. What the operator made was not sampled.
+    completions = {id(row.tokens): len(row.tokens) for row in rows if row.origin != OPERATOR}
+    n_tokens = sum(completions.values())
     line["tokens_per_second"] = round(n_tokens / max(seconds[0], 1e-9))
     for origin in dict.fromkeys(row.origin for row in [*rows, *group]):
         line[origin] = origin_metrics(origin, task, rows, group, metrics.get("by_row", []))

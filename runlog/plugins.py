@@ -24,7 +24,7 @@ def import_file(path: str):
     sys.modules[spec.name] = module         # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[spec.name]
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: "
                         f"{one_line(error)}") from error

@@ -41,7 +41,7 @@ from tests.support import HERE, command_line, read_json
     (["--method", "migrate+novelty", "--max-draws", "0"], "--max-draws must be at least 1"),
     (["--step", "1"], "Unrecognized options: --step, 1 Perhaps you meant: --steps"),
     (["--steps", "x"], "--steps"),
-    (["--temperature", "0"], "--temperature must be above 0"),
+    (["--temperature", "0"], "--temperature must be at least 0.001"),
     (["--quantize", "8bit"], "invalid choice '8bit' for argument '--quantize'"),
     (["--engine", "warp"], "invalid choice 'warp'"),
     (["--n-neighbors", "0"], "needs new completions"),

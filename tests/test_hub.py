@@ -25,6 +25,7 @@ import migrate
 import reports.__main__
 from domains.words import word_vectors
 from hub import card, commands
+from runlog import flags
 from runlog.errors import UserError, exit_code
 from runlog.folder import Run
 from runlog.ledger import Evaluation
@@ -213,7 +214,9 @@ def test_a_card_holds_whatever_a_model_wrote(tmp_path):
     for line in ("novelty max_draws: 3", "quantize: 4bit", "task target: `", "lora_r: 64"):
         assert f"\n{line}\n" in made.text
     command = ["--out", "a", "--out=b", "--resume", "--seed", "1"]
-    assert card.without_flags(command, "--out", "--resume") == ["--seed", "1"]
+    assert flags.without({"out", "resume"}, command) == ["--seed", "1"]
+    command = ["--lr", "1", "--no-mask-zero", "--target", "qed"]
+    assert flags.without({"mask_zero"}, command) == ["--lr", "1", "--target", "qed"]
 
 
 # --------------------------------------------------------------------------- another search, sample
@@ -280,7 +283,8 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("config, weight", [
     ({}, float("nan")), ({}, float("inf")), ({}, 1e30), ({}, "int"), ({"r": "x"}, 0.0),
     ({"target_modules": 3}, 0.0), ({"target_modules": [3, "a"]}, 0.0), ({"lora_alpha": None}, 0.0),
-    ({"base_model_name_or_path": ["tiny/wordsearch"]}, 0.0), ({"r": 10**9}, 0.0), (None, 0.0)])
+    ({"base_model_name_or_path": ["tiny/wordsearch"]}, 0.0), ({"r": 10**9}, 0.0), (None, 0.0),
+    ({}, "empty"), ({}, "float8"), ({"alpha_pattern": {"mlp.up_proj": 1}}, 0.0)])
 def test_a_hostile_adapter_is_one_line(config, weight, tmp_path, capsys):
     """Wrong types, numbers that are none, ranks that no memory holds."""
     given = ["--target", "mob", "--preset", "tiny", "--steps", "1"]
@@ -294,15 +298,31 @@ def test_a_hostile_adapter_is_one_line(config, weight, tmp_path, capsys):
     name = next(iter(weights))
     if weight == "int":
         weights[name] = weights[name].int()
+    elif weight == "empty":
+        weights[name] = weights[name][:0].clone()
+    elif weight == "float8":
+        weights[name] = torch.full_like(weights[name], 300.0).to(torch.float8_e4m3fn)
     elif weight:
         weights[name] = torch.full_like(weights[name], weight)
     safetensors.torch.save_file(weights, adapter / "adapter_model.safetensors")
     code, _, err = command_line(capsys, *given, "--init-adapter", tmp_path / "r", "--out",
                                 tmp_path / "next")
-    harmless = config is not None and weight == 0.0 and config.get("r") == 10**9
+    harmless = weight == "float8" or config == {"r": 10**9}
     assert code == (0 if harmless else 2) and "Traceback" not in err, err
     if code:
         assert err.count("\n") == 1 and err.startswith("error: ")
+
+
+def test_a_record_with_settings_that_are_none_is_one_line(tmp_path, capsys):
+    folder = tmp_path / "r"
+    assert command_line(capsys, "--target", "mob", "--preset", "tiny", "--method", "migrate",
+                        "--n-greedy", "1", "--steps", "1", "--out", folder)[0] == 0
+    record = read_json(folder / "config.json")
+    for name, value in (("temperature", 0), ("lora_r", "64"), ("max_new_tokens", -5)):
+        changed = record | {"config": record["config"] | {name: value}}
+        (folder / "config.json").write_text(json.dumps(changed))
+        code, _, err = command_line(capsys, "sample", folder)
+        assert code == 2 and err.startswith("error: --") and err.count("\n") == 1, err
 
 
 def test_the_code_that_a_record_names_is_not_run(tmp_path, capsys):

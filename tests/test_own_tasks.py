@@ -227,6 +227,15 @@ def test_what_is_no_search_of_a_function_is_refused(given, reason, tmp_path):
         migrate.run(**given, out=str(tmp_path / "r"))
 
 
+def test_text_for_a_number_and_a_file_that_ends_python_are_refused(tmp_path):
+    """From Python, where no flag is parsed."""
+    with pytest.raises(UserError, match="--seed must be a number, not '1'"):
+        migrate.run("wordsearch", seed="1", out=str(tmp_path / "r"))
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(UserError, match="ends.py cannot be imported: SystemExit: 0"):
+        migrate.run(str(tmp_path / "ends.py"), out=str(tmp_path / "r"))
+
+
 @pytest.mark.parametrize("line, reason", [
     ("score_seconds = 10.0", "sets score_seconds without its type. Write score_seconds: float = "
                              "10.0, and @dataclass above the class"),
@@ -446,6 +455,8 @@ class Difficult(Letters):
                 time.sleep(1000)
             if c == "crash":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if c.startswith("slow"):
+                time.sleep(0.2)
             if c == self.mistake:
                 raise ValueError("no such vowel")
             yield c, Score(len(c) / 10, info={"process": os.getpid()})
@@ -477,6 +488,11 @@ def test_a_mistake_in_a_scorer_stops_the_search_with_its_line_from_a_process_too
     with pytest.raises(TaskFailed, match=r"test_own_tasks.py:\d+: score\(\) of difficult raised "
                                          "ValueError: no such vowel"):
         list(checked.score(["one", "wrong"]))
+    found = []      # the mistake comes at once; what another process is at work on is not lost
+    with pytest.raises(TaskFailed):
+        for pair in checked.score(["slow", "wrong", *(f"slow{i}" for i in range(30))]):
+            found.append(pair[0])
+    assert "slow" in found and len(found) < 10
     here = Checked(checked.task)            # in this process: the same words
     here.processes = None
     with pytest.raises(TaskFailed, match="raised ValueError: no such vowel"):

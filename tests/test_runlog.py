@@ -18,6 +18,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -26,11 +27,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import migrate
+from migrate import Row
 from runlog import errors, flags, folder, plugins, slow
 from runlog.bar import ProgressBar
 from runlog.completions import by_completion, quote, read_completions
 from runlog.folder import Run
-from runlog.ledger import Evaluation, best_first, read_evaluations, read_jsonl
+from runlog.ledger import (
+    Evaluation,
+    best_first,
+    evaluation_in,
+    read_evaluations,
+    read_jsonl,
+)
 from runlog.metrics import differences
 from runlog.settings import RunOptions, build_method, from_flags, run_options
 from tasks import TASKS, Score, WordSearch, load_task_class
@@ -82,8 +90,39 @@ def test_what_lies_beyond_the_checkpoint_is_paid_for_and_never_lost(tmp_path):
     run.close()
     again = Run(tmp_path / "r", {}, True)
     assert [e.candidate for e in again.resume_from(1)] == ["c0", "c1"]
-    assert sorted(again.already_paid(["c2", "unseen"], 2)) == ["c2", "c3"]
-    assert list(again.paid) == ["c4"] and again.already_paid(["c2"], 2) == {}
+    rows = {c: Row("neighbor", ["c1"], [7, 8], c, proposal=4) for c in ("c2", "unseen", "c4")}
+    assert sorted(again.already_paid({c: rows[c] for c in ("c2", "unseen")}, 2)) == ["c2", "c3"]
+    assert list(again.paid) == ["c4"] and again.already_paid({"c2": rows["c2"]}, 2) == {}
+
+
+def test_what_was_paid_for_in_another_step_belongs_to_the_row_that_found_it_now(tmp_path):
+    """Catches: a child whose parent comes only in a later step."""
+    run = Run(tmp_path / "r", {}, False)
+    run.log_evaluation(replace(evaluation(0, step=3), parents=["later"], tokens=[1]))
+    run.close()
+    again = Run(tmp_path / "r", {}, True)
+    again.resume_from(0)
+    found = again.already_paid({"c0": Row("on-policy", [], [7, 8], "c0", proposal=4)}, 1)["c0"]
+    assert (found.step, found.proposal, found.parents, found.tokens) == (1, 4, [], [7, 8])
+    assert (found.index, found.score) == (0, 0.5)
+
+
+def test_a_torn_first_line_is_cut_off(tmp_path):
+    """Catches: the next evaluation, which is appended to half a line and lost."""
+    Run(tmp_path / "r", {}, False).close()
+    (tmp_path / "r" / "evals.jsonl").write_text('{"index": 0, "st')
+    run = Run(tmp_path / "r", {}, True)
+    for index in range(2):
+        run.log_evaluation(evaluation(index))
+    run.close()
+    assert [e.candidate for e in read_evaluations(tmp_path / "r")] == ["c0", "c1"]
+
+
+def test_a_ledger_with_half_a_character_is_damaged():
+    line = json.dumps(dataclasses.asdict(evaluation(0))).encode()
+    assert evaluation_in(line) == evaluation(0)
+    assert evaluation_in(line.replace(b'"c0"', b'"a\\ud800"')) is None
+    assert evaluation_in(line.replace(b'[]', b'["a\\ud800"]')) is None
 
 
 # ---------------------------------------------------------------------------------- folder
@@ -95,10 +134,12 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     Run(tmp_path / "r", record, False)
     with pytest.raises(errors.UserError, match="holds a run already"):
         Run(tmp_path / "r", record, False)
+    kept = []
     for part, name, value in (("config", "lr", 2), ("run", "quantize", "4bit"),
                               ("modifiers", "novelty", {}), ("options", "target", "oak")):
-        with pytest.raises(errors.UserError, match=f"differs in {name}"):
+        with pytest.raises(errors.UserError, match=f"differs in {name}") as refused:
             Run(tmp_path / "r", {**record, part: {name: value}}, True)
+        kept.append(refused)        # a notebook keeps exceptions; they must not keep the folder
     assert Run(tmp_path / "r", {**record, "command": ["--resume"]}, True).steps_logged == 0
 
 
@@ -107,6 +148,10 @@ def test_a_folder_of_the_user_survives_a_run_that_never_began(tmp_path):
     (tmp_path / "r" / "notes.txt").write_text("mine")
     Run(tmp_path / "r", {}, False).discard_if_empty()
     assert [p.name for p in (tmp_path / "r").iterdir()] == ["notes.txt"]
+    run = Run(tmp_path / "r", {}, False)
+    run.log_step({"step": 1, "proposals": 10})      # ten answers, none of which could be read
+    run.discard_if_empty()
+    assert (tmp_path / "r" / "steps.jsonl").read_text()
 
 
 def test_free_folders_are_numbered(tmp_path, monkeypatch):
@@ -117,6 +162,7 @@ def test_free_folders_are_numbered(tmp_path, monkeypatch):
         path.mkdir(parents=True)
         names.append(str(path))
     assert names == ["runs/a_b_c", "runs/a_b_c-2", "runs/a_b_c-3"]
+    folder.free_folder("\u5206" * 90).mkdir(parents=True)       # three bytes each
 
 
 def test_a_full_disk_is_told_by_the_checkpoint_as_an_oserror(tmp_path, monkeypatch):

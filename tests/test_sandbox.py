@@ -311,6 +311,11 @@ def test_leaving_a_run_early_does_not_mix_up_answers(sandbox):
         break
     [(_, result)] = sandbox.run(["def transform(g): return [[5]]"], [GRID])
     assert result.outputs == [[[5]]]
+    # whoever keeps the exception of a Ctrl-C keeps the generator, too
+    left = sandbox.run(["def transform(g): return [[7]]"] * 3, [GRID])
+    next(left)
+    again = sandbox.run([f"def transform(g): return [[{n}]]" for n in (5, 6)], [GRID])
+    assert [result.outputs for _, result in sorted(again)] == [[[[5]]], [[[6]]]]
 
 
 def test_the_main_process_keeps_its_random_state(sandbox):

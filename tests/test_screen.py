@@ -240,9 +240,11 @@ def test_an_invalid_candidate_counts_as_the_worst_valid_one():
     assert screen.with_worst([None, None]).tolist() == [0, 0]
 
 
-def test_a_surrogate_does_not_depend_on_when_it_was_fitted():
+@pytest.mark.parametrize("in_ranks", [False, True])
+def test_a_surrogate_does_not_depend_on_when_it_was_fitted(in_ranks):
     """In one go, as after a resume, or on the way. Catches: processes that were judged by what came
-    after them, features of a block that was not full yet."""
+    after them, or by ranks among what came after them, features of a block that was not full
+    yet."""
     class Untidy:
         """Features whose last bits depend on how many are computed together."""
         def __init__(self):
@@ -254,10 +256,10 @@ def test_a_surrogate_does_not_depend_on_when_it_was_fitted():
     names, rng = list(map(str, range(120))), random.Random(0)
     # the worst scores come late, and one in three of the early ones is invalid
     scores = [None if i < 60 and i % 3 == 0 else rng.random() - i / 50 for i in range(120)]
-    on_the_way, in_one_go = screen.Surrogate(Untidy()), screen.Surrogate(Untidy())
+    on_the_way, in_one_go = (screen.Surrogate(Untidy(), in_ranks) for _ in range(2))
     for n in (12, 14, 20, 30, 40, 70, 110):
         on_the_way.fit(names[:n], scores[:n])
-        fresh = screen.Surrogate(Untidy())
+        fresh = screen.Surrogate(Untidy(), in_ranks)
         fresh.fit(names[:n], scores[:n])
         for a, b in zip(on_the_way.rank(["130", "140"]), fresh.rank(["130", "140"])):
             assert torch.equal(a, b), n
@@ -302,17 +304,14 @@ def test_one_huge_score_hides_no_other():
 
     class OwnScale(Letters):
         solved_at = None
-    told = []
-
-    class Recorder(screen.Surrogate):
-        def fit(self, candidates, scores):
-            told.append(scores)
-    modifier = screen.Screen()
-    modifier(migrate.Method(None, None, True))
-    modifier.archive = archive = archive_of(20)
-    modifier.surrogate, modifier.fitted = Recorder(None), 0
-    modifier.promise(None, OwnScale(), [], archive, (0, 1))
-    assert told == [[(i + 1) / 20 for i in range(20)]]
+    policy, found = load(folder_of("llama3")), []
+    for huge in (19.0, 1e9):
+        archive = Archive(Evaluation(i, 1, i, "on-policy", [], "abcdefghijklmnopqrst"[:i + 1],
+                                     huge if i == 19 else i, True, [1]) for i in range(20))
+        modifier = screen.Screen()
+        modifier(migrate.Method(None, None, True))
+        found.append(modifier.promise(policy, OwnScale(), ["ab", "xyz"], archive, (0, 1)))
+    assert found[0] == found[1] and 0 < found[0]["xyz"] < 2
 
 
 def test_hidden_means_of_many_texts_come_in_parts(monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 import migrate
 import tasks
 from hub import commands
+from runlog import settings
 from runlog.ledger import ON_POLICY
 from runlog.settings import RunOptions, is_bundled, model_source
 from runlog.slow import engine
@@ -24,6 +25,7 @@ def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: 
     config = migrate.Config(**values | {"init_adapter": str(adapter)})
     config.model = model or config.model
     task = tasks.load_task_class(task_file or config.task)(**record["options"])
+    settings.check(config, task.candidates_per_completion)      # the record may be a stranger's
     used = record.get("run", {})
     options = RunOptions(quantize=used.get("quantize", "auto"), dtype=used.get("dtype", "auto"))
     policy = migrate.load_policy(config, model_source(config.model, task), options)
