@@ -57,7 +57,7 @@ from runlog.plugins import import_file
 
 @dataclass
 class Task:
-    """The base class. A task of your own is a subclass; the README has a complete example."""
+    """The base class. A task of your own is a subclass: see docs/your-own-task.md."""
     target: str = ""
     score_seconds: float = 0.0      # time limit of one candidate, scored in a process; 0: none
     workers: int = 0                # processes that score; 0: one a core, if any are needed
