@@ -8,8 +8,8 @@
 #                                     #   protocols (75)
 #   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (160), 13 at
 #                                     #   10,000 (140); three proteins, if dockstring is there (140)
-#   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1 (130),
-#                                     #   all 400 training tasks at 1,024 programs (75)
+#   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1, then
+#                                     #   all 400 evaluation tasks, 1,024 programs each
 #   bash run_all.sh ablations         #   what each part of the method is good for, on development
 #                                     #   targets (40)
 #   bash run_all.sh real              #   SmolLM2-135M, a real language model, on ten published and
@@ -28,11 +28,13 @@
 #   SEEDS=..    default: "42 43 44"
 #   PYTHON=..   the interpreter
 set -euo pipefail
+shopt -s inherit_errexit        # a list of targets that cannot be had ends all of it
 cd "$(dirname "$0")"
 SMOKE="${SMOKE:-}" MODEL="${MODEL:-}" SEEDS="${SEEDS:-42 43 44}"
 CSV="${OUT:-results}" OUT="${OUT:-results/${SMOKE:+smoke-}runs${MODEL:+-${MODEL//\//_}}}"
 PYTHON="${PYTHON:-python}" SECTIONS="${*:-wordsearch molecule arc ablations}"
-if [ -n "$SMOKE" ]; then SEEDS=42 CSV="$OUT"; fi
+if [ -n "$SMOKE" ]; then SEEDS=42; fi
+if [ -n "$SMOKE$MODEL" ]; then CSV="$OUT"; fi       # the tables in results/ are the bundled ones'
 if [ -z "$MODEL" ]; then export OMP_NUM_THREADS=1; fi
 export TOKENIZERS_PARALLELISM=false
 
@@ -210,22 +212,22 @@ molecule() {
   fi
 }
 
-# Every fourth task of both sets; then all training tasks at the paper's number of programs.
+# Every fourth task of both sets, at the paper's number of programs; then all evaluation tasks.
 arc() {
   local seed method target n
   has_policy arc || return 0
-  n=$(size 256 32)
+  n=$(size 1024 32)
   for seed in $SEEDS; do
-    for target in $(arc_tasks 0 4 | first 100) $(arc_tasks 1 4 | first 100); do
-      for method in migrate ns grpo random discover; do
-        search arc/256 arc "$target" "$method" "$seed" --proposals "$n"
+    for target in $(arc_tasks 1 4 | first 100) $(arc_tasks 0 4 | first 100); do
+      for method in migrate ns grpo random; do
+        search arc/sample arc "$target" "$method" "$seed" --proposals "$n"
       done
-      baseline arc/256 arc_enumerate "$target" enumerate "$seed" --budget "$n"
+      baseline arc/sample arc_enumerate "$target" enumerate "$seed" --budget "$n"
     done
   done
   if [ -n "$SMOKE" ]; then return; fi
-  for target in $(arc_tasks 0 1); do
-    search arc/1024 arc "$target" migrate "${SEEDS%% *}" --proposals 1024
+  for target in $(arc_tasks 1 1); do
+    search arc/all arc "$target" migrate "${SEEDS%% *}" --proposals "$n"
   done
 }
 
@@ -286,10 +288,19 @@ status=0
 "$PYTHON" -m tools.sweep --engine "${ENGINE:-local}" --out "$OUT" ${JOBS:+--jobs "$JOBS"} \
   <<< "$searches" || status=$?
 if [ $status -gt 1 ]; then exit $status; fi             # not started, or interrupted
-for table in ${SECTIONS/ablations/ablations/wordsearch ablations/molecule}; do
+# tables SECTION: the folders that have a table each
+tables() {
+  case $1 in
+    ablations) echo ablations/wordsearch ablations/molecule ;;
+    arc) echo arc/sample arc/all ;;
+    *) echo "$1" ;;
+  esac
+}
+for table in $(for section in $SECTIONS; do tables "$section"; done); do
   if [ ! -d "$OUT/$table" ]; then continue; fi
   printf '\n== %s\n' "$table"
   case $table in ablations/*) against="migrate (4,1,5)" ;; *) against=migrate ;; esac
   "$PYTHON" -m reports "$OUT/$table" --csv "$CSV/${table//\//-}.csv" --against "$against"
+  if [ "$table" = arc/sample ]; then "$PYTHON" -m reports "$OUT/$table" --within 256; fi
 done
 exit $status

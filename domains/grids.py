@@ -23,6 +23,8 @@ def load_pairs(task_id: str, file: str = "") -> tuple[list[Pair], list[Pair]]:
     JSON format. Raises UserError."""
     if not file:
         return checked_pairs(arc_task(task_id))
+    if not Path(file).is_file():        # a device or a pipe would be read for ever
+        raise UserError(f"there is no file {file}")
     try:
         return checked_pairs(json.loads(Path(file).read_text()))
     except OSError as error:

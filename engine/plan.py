@@ -29,8 +29,11 @@ def of_container() -> float:
     """Bytes that this process's container still allows; infinite where it does not say."""
     try:
         most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        return max(0, most - used)
-    except (OSError, ValueError):       # no container, or "max"
+        parts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        # Pages of files are given back when memory is needed.
+        pages = int(parts["active_file"]) + int(parts["inactive_file"])
+        return max(0, most - used + pages)
+    except (OSError, ValueError, KeyError):     # no container, or "max"
         return math.inf
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from domains.contract import Checked
 from reports import pages
 from runlog.ending import print_summary
+from runlog.errors import UserError
 from runlog.flags import Parser
 from runlog.folder import Run
 from runlog.ledger import ON_POLICY, WARM_START, Evaluation
@@ -48,7 +49,7 @@ class Settings:
     def limit(self) -> int:
         """How many evaluations there are at most. No candidate is proposed twice, so budget and
         proposals count the same."""
-        return self.budget or self.proposals
+        return self.proposals if self.budget is None else self.budget
 
 
 def flags(description: str, program: str, seed: int = 42, budget: int = 1000) -> Parser:
@@ -67,6 +68,8 @@ def flags(description: str, program: str, seed: int = 42, budget: int = 1000) ->
 def run(task: Task, settings: Settings, propose: Propose, folder: Path, program: str,
         command: list[str]) -> None:
     """Searches and leaves a run folder. command: what was typed behind `python -m PROGRAM`."""
+    if settings.limit < 1:
+        raise UserError(f"--budget {settings.limit}: at least 1")
     record = {"config": asdict(settings), "options": asdict(task), "program": ["-m", program],
               "command": command}
     files = Run(folder, record, resume=True)

@@ -21,7 +21,7 @@ import migrate
 import tasks
 from domains.graph_operators import breed
 from examples import baseline
-from runlog.errors import exit_code
+from runlog.errors import UserError, exit_code, one_line
 from tiny.quality import sample_candidates
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,8 +51,13 @@ def first_generation(seed: int, data: Path | None) -> list[str]:
     """POPULATION molecules of the bundled policy, or of a list of SMILES (one a line, perhaps
     gzipped)."""
     if data:
-        with (gzip.open if data.suffix == ".gz" else open)(data, "rt") as file:
-            listed = [line.split()[0] for line in file]
+        try:
+            with (gzip.open if data.suffix == ".gz" else open)(data, "rt") as file:
+                listed = [line.split()[0] for line in file if line.strip()]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{data} cannot be read: {one_line(error)}") from error
+        if len(listed) < POPULATION:
+            raise UserError(f"{data} holds {len(listed)} SMILES, and {POPULATION} are needed")
         return random.Random(f"start {seed}").sample(listed, POPULATION)
     task = tasks.Molecule()
     policy = migrate.load_policy(migrate.resolve({"task": "molecule", "seed": seed}, task),

@@ -46,7 +46,8 @@ def run(argv: list[str]) -> None:
                             "run folder")
         args.svg.write_text(pages.search_picture(folders[0]), encoding="utf-8")
         print(args.svg)
-    elif args.html is not None and len(folders) == 1:
+    elif (args.html is not None and len(folders) == len(args.paths) == 1
+          and args.csv is None and args.within is None):
         print(pages.write(folders[0], args.html, task_file=args.task))
         warn_of_code(folders[0], args.task)
     else:

@@ -20,7 +20,12 @@ SCORE, SOLVED, VALID = ("best score so far", "share of searches solved",
 def comparison_page(tables: list[Table], rows: list[dict], runs: list[RunFiles]) -> str:
     """The page as HTML. rows, runs: the finished runs whose curves are drawn, and their rows; they
     are those of the tables."""
-    curves = [curves_of(row, run) for row, run in zip(rows, runs)]
+    longest: dict[tuple, int] = {}      # of searches of so many steps some draw more than others
+    for row in rows:
+        key = row["task"], row["protocol"]
+        longest[key] = max(longest.get(key, 0), row["limit"])
+    curves = [curves_of(row | {"limit": longest[row["task"], row["protocol"]]}, run)
+              for row, run in zip(rows, runs)]
     methods = sorted({row["method"] for row in rows},
                      key=lambda method: (base_name(method) != "migrate", method))
     charts, data = {}, {}

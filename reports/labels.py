@@ -14,7 +14,7 @@ from runlog.settings import COUNTS
 
 NOT_IN_LABELS = frozenset(
     "task target seed method preset model data proposals steps budget after_solved "    # elsewhere
-    "out resume config track engine micro_batch".split())                       # no other result
+    "out resume config track engine micro_batch workers".split())       # change no result
 
 
 def label(method: str, record: dict) -> str:
@@ -28,7 +28,7 @@ def label(method: str, record: dict) -> str:
     changed = (named_in(record.get("command", []), settings) | differing_from_preset(method, record)
                | differing_options(record) | set(record.get("given", [])) & settings.keys())
     parts = [method]
-    if changed & set(COUNTS):
+    if changed & set(COUNTS) and set(COUNTS) <= settings.keys():
         parts.append(f"({','.join(str(settings[name]) for name in COUNTS)})")
     shown = changed - set(COUNTS) - NOT_IN_LABELS
     return " ".join([*parts, *sorted(as_flag(name, settings[name]) for name in shown)])

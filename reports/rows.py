@@ -31,6 +31,8 @@ FIELDS = ("task target group protocol method seed limit guesses found best_score
           "proposals repeats invalid steps seconds auc pass2").split()
 NUMBERS = ("limit guesses found best_score evaluations proposals repeats invalid steps seconds auc "
            "pass2").split()
+NEEDED = ("limit", "found", "best_score", "evaluations", "proposals")     # of a row
+FORMULA = ("=", "+", "-", "@")      # what a formula of a spreadsheet begins with
 WITHOUT_POLICY = ("", "none", "tiny")       # models that need no mention: none, or the bundled one
 
 
@@ -99,20 +101,21 @@ def row_of(run: RunFiles, groups: dict[str, str], within: int | None = None) -> 
     text, as in CSV files."""
     summary, config = run.summary, run.record["config"]
     budget = config.get("budget")
-    fixed = None if config.get("steps") else config["proposals"]    # steps may redraw: any number
-    limit = budget or fixed or summary["proposals"] or 1
+    limit = budget or config["proposals"] or 1
+    if config.get("steps") and not budget:      # they may redraw: any number, but in all runs these
+        limit = max(limit, summary["proposals"])
     is_cut = within is not None and within < limit
     limit = within if is_cut else limit
 
     def guess(e: Evaluation) -> int:
-        return e.index + 1 - summary["warm_start"] if budget else e.proposal
+        return max(0, e.index + 1 - summary["warm_start"]) if budget else e.proposal
 
     counted = [e for e in run.evaluations if e.step == 0 or guess(e) <= limit]
     best = best_first(counted, 1)
     task = task_name(summary, config)
     row = {"task": task, "target": summary["target"],
            "group": group_of(task, summary["target"], groups),
-           "protocol": protocol(summary, config, limit),
+           "protocol": protocol(summary, config, limit, is_cut),
            "method": in_one_line(label(summary["method"], run.record)), "seed": summary["seed"],
            "limit": limit, "guesses": "", "found": 0, "best_score": 0.0, "best": ""}
     if best:
@@ -125,9 +128,8 @@ def row_of(run: RunFiles, groups: dict[str, str], within: int | None = None) -> 
         row[name] = summary[name]
     if is_cut:
         n = max((e.proposal for e in counted), default=0) if budget else limit
-        row |= {"evaluations": len(counted), "proposals": min(n, summary["proposals"]),
-                "repeats": "", "invalid": sum(not e.valid for e in counted), "steps": "",
-                "seconds": ""}
+        row |= {"evaluations": sum(e.step > 0 for e in counted), "repeats": "", "invalid": "",
+                "proposals": min(n, summary["proposals"]), "steps": "", "seconds": ""}
     row["auc"] = row["pass2"] = ""
     if row["task"] == "molecule":
         row["auc"] = round(auc_top([e.score for e in counted], limit), 4)
@@ -145,12 +147,13 @@ def task_name(summary: dict, config: dict) -> str:
     return f"{name} ({Path(source).name})"
 
 
-def protocol(summary: dict, config: dict, limit: int) -> str:
-    """The preset, behind the model unless that is the bundled policy, and the number fixed."""
+def protocol(summary: dict, config: dict, limit: int, is_cut: bool) -> str:
+    """The preset, behind the model unless that is the bundled policy, and the number fixed. is_cut:
+    whether `limit` is not the run's own."""
     preset = summary["preset"]
     if summary.get("model", "") not in WITHOUT_POLICY:
         preset = f"{summary['model']} {preset}"
-    if config.get("steps") and not config.get("budget"):
+    if config.get("steps") and not config.get("budget") and not is_cut:
         return f"{preset}, {config['steps']} steps"
     return f"{preset}, {limit} {'evaluations' if config.get('budget') else 'proposals'}"
 
@@ -198,12 +201,21 @@ def read_csv(path: Path) -> list[dict]:
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        return [{name: number(row[name]) if name in NUMBERS else printable(row[name] or "")
+        read = [{name: number(row[name]) if name in NUMBERS else text_in(row[name] or "")
                  for name in FIELDS} for row in rows]
+        for row in read:
+            if "" in (row[name] for name in NEEDED):
+                raise ValueError(f"a row without {' or '.join(NEEDED)}")
+        return read
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is no table of runs: {type(error).__name__} {error}") from error
+
+
+def text_in(cell: str) -> str:
+    """The text of a cell that write_csv wrote."""
+    return printable(cell.removeprefix("'") if cell[1:].startswith(FORMULA) else cell)
 
 
 def number(text: str | None) -> int | float | str:
@@ -217,12 +229,20 @@ def number(text: str | None) -> int | float | str:
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
+    """Text that a spreadsheet would take for a formula begins with an apostrophe: it may be a
+    stranger's."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({name: "'" + value if str(value).startswith(FORMULA)
+                             and isinstance(value, str) else value for name, value in row.items()})
 
 
 def word_groups(path: Path) -> dict[str, str]:
-    """{target: its group} from a JSON file of {group: [targets]}."""
-    return {word: group for group, words in json.loads(path.read_text()).items() for word in words}
+    """{target: its group} from a JSON file of {group: [targets]}. Raises UserError."""
+    try:
+        groups = json.loads(path.read_text())
+        return {word: group for group, words in groups.items() for word in words}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f'{path} should hold {{"group": ["target", ..], ..}}') from error

@@ -199,22 +199,35 @@ def arc_table(rows: list[dict], against: str = "migrate") -> Table:
     lines, notes = [], []
     parts: dict[tuple, list[dict]] = {}
     for row in rows:
-        model = row["protocol"].rpartition(", ")[0].rpartition(" ")[0]      # "": the bundled policy
+        preset, _, count = row["protocol"].rpartition(", ")
+        model, _, preset = preset.rpartition(" ")       # "": the bundled policy
         group = f"{row['group']}, {model}" if model else row["group"]
-        parts.setdefault((group, row["limit"]), []).append(row)
-    for (group, limit), of_group in sorted(parts.items()):
+        number, _, unit = count.partition(" ")
+        key = group, int(number), "" if unit == "proposals" else f" {unit}"
+        parts.setdefault(key, []).append(row | {"preset": preset})
+    for (group, number, unit), of_group in sorted(parts.items()):
+        of_group, limit = with_presets(of_group), str(number)
         for (method,), chosen in sorted(grouped(of_group, "method").items()):
             guesses = [r["guesses"] for r in chosen if r["found"]]
-            lines.append([group, n_targets(chosen), str(limit), method, str(len(chosen)),
+            lines.append([group, n_targets(chosen), limit + unit, method, str(len(chosen)),
                           mean_cell(chosen, found, "{:.0f}%"), mean_cell(chosen, passed, "{:.0f}%"),
                           f"{statistics.median_low(guesses):.0f}" if guesses else "-",
                           mean_cell(chosen, best_score, "{:.3f}"), unique_share(chosen)])
         for ours, other, pair in compared_methods(of_group, against):
             difference = paired_difference(*pair, found)
-            notes.append(f"{group}, {limit} programs: solved, {ours} minus {other}, paired by task "
-                         f"and seed: {with_interval(difference, '{:+.1f}')} points"
+            notes.append(f"{group}, {limit}{unit or ' programs'}: solved, {ours} minus {other}, "
+                         f"paired by task and seed: {with_interval(difference, '{:+.1f}')} points"
                          + in_pairs(difference))
     return Table("", header, lines, [*notes, ABOUT_INTERVALS])
+
+
+def with_presets(rows: list[dict]) -> list[dict]:
+    """The rows, with the preset in the method's name where a method was run under several."""
+    presets: dict[str, set] = {}
+    for row in rows:
+        presets.setdefault(row["method"], set()).add(row["preset"])
+    return [row if len(presets[row["method"]]) == 1
+            else row | {"method": f"{row['method']} ({row['preset']})"} for row in rows]
 
 
 # ------------------------------------------------------------------------------------- molecules

@@ -179,3 +179,12 @@ def test_hugging_face_jobs_bring_their_runs_back(searches, tmp_path, monkeypatch
     finished = sorted(p.parent.name for p in (tmp_path / "runs").rglob("summary.json"))
     assert finished == ["0", "1", "3"]
     assert "broken" in (tmp_path / "runs" / "deep" / "2.log").read_text()
+
+
+def test_two_searches_in_one_folder_are_told_before_anything_starts(searches, tmp_path, capsys):
+    """Catches: the second one, whose result is that of the first."""
+    (tmp_path / "searches").write_text(f"{searches[0]}\n{searches[0].replace('--n 0', '--n 9')}\n")
+    argv = ["--out", str(tmp_path / "runs"), "--file", str(tmp_path / "searches")]
+    assert sweep.main(argv) == 2
+    assert "two searches have the folder" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "deep" / "0").exists()

@@ -15,6 +15,7 @@ import collections
 import gzip
 import itertools
 import multiprocessing
+import os
 import random
 import sys
 from pathlib import Path
@@ -187,8 +188,10 @@ def prepare_molecules(path: Path, folder: Path,
             if smiles and smiles != molecules[number]:
                 neighbours[number].append(smiles)
         folder.mkdir(parents=True, exist_ok=True)
-        cache.write_text("".join(" ".join([molecule, *neighbours[i]]) + "\n"
-                                 for i, molecule in enumerate(molecules)))
+        new = cache.with_suffix(".new")         # a part of it would pass for the whole
+        new.write_text("".join(" ".join([molecule, *neighbours[i]]) + "\n"
+                               for i, molecule in enumerate(molecules)))
+        os.replace(new, cache)
     rows = [line.split() for line in cache.read_text().splitlines()]
     return [(first, rest) for first, *rest in rows]
 

@@ -24,7 +24,7 @@ from hub.commands import check_task
 from methods.screen import Surrogate, hidden_states
 from runlog.errors import UserError, exit_code, one_line
 from runlog.ledger import Evaluation, read_evaluations
-from runlog.settings import model_source
+from runlog.settings import RunOptions, is_bundled, model_source
 
 FITTED, ASKED = (100, 300, 600), 200
 
@@ -54,7 +54,10 @@ def surrogates_for(folder: Path) -> dict:
     except Exception as error:
         raise UserError(f"{folder} is no run of a search that can be read, such as those in runs/: "
                         f"{one_line(error)}") from error
-    policy = migrate.load_policy(config, model_source(config.model, task))
+    used = record.get("run", {})
+    options = RunOptions(quantize=used.get("quantize", "auto"), dtype=used.get("dtype", "auto"))
+    policy = migrate.load_policy(config, model_source(config.model, task), options)
+    task.meet(is_bundled(config.model, task), policy.n_parameters)      # it decides on the style
     features = hidden_states(policy, task)
     made = {"hidden states": lambda: Surrogate(features)}
     if hasattr(task, "surrogate"):

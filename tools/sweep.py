@@ -87,7 +87,7 @@ def check_same(line: str) -> None:
     run, (_, argv) = folder(line), parse(line)
     if finished(run) and (run / "config.json").exists():
         command = json.loads((run / "config.json").read_text()).get("command") or argv
-        if plain(command) != plain(argv):
+        if plain(command)[-len(plain(argv)):] != plain(argv):       # a --config stands before
             raise UserError(f"{run} holds another search ({shlex.join(command)}): choose another "
                             "OUT, or remove it")
 
@@ -236,7 +236,11 @@ def upload(api, name: str, lines: list[str], out: Path):
     """Brings code and searches into the bucket; returns the volume that the jobs mount."""
     with tempfile.TemporaryDirectory() as stage:
         code, runs = Path(stage) / "code", Path(stage) / "runs"
-        left_out = shutil.ignore_patterns(".*", "__pycache__", "venv", "runs", "results", out.name)
+        unwanted = shutil.ignore_patterns(".*", "__pycache__", "venv", "runs", "results")
+
+        def left_out(folder: str, names: list[str]) -> set[str]:
+            own = {name for name in names if (Path(folder) / name).resolve() == out.resolve()}
+            return unwanted(folder, names) | own
         shutil.copytree(ROOT, code, ignore=left_out)
         (code / "searches.txt").write_text("\n".join(lines) + "\n")
         runs.mkdir()
@@ -292,6 +296,10 @@ def main(argv: list[str]) -> int:
     try:
         for line in lines:
             check_same(line)
+        folders = [folder(line).resolve() for line in lines]
+        twice = next((run for run in folders if folders.count(run) > 1), None)
+        if twice:
+            raise UserError(f"two searches have the folder {twice}: give each one of its own")
         todo = [line for line in lines if not finished(folder(line))]
         if args.part is not None:
             share(lines, args.out, args.back)
