@@ -3,8 +3,9 @@
     python -m examples.arc_enumerate --target 3c9b0459 --budget 1024 --out runs/enumerate
 
 It tries the programs of the generator that the bundled policy learned from (tiny/arc_programs.py):
-all of one operation, then all of two, among equally long ones in random order, by the seed. Only
-colours that occur in the training grids are put in, so it looks at the grids, too, if not for long.
+all of one operation, those of fewer parts first, then pairs of operations, among equally long ones
+in random order, by the seed. Only colours that occur in the training grids are put in, so it looks
+at the grids, too, if not for long.
 """
 from __future__ import annotations
 
@@ -22,18 +23,20 @@ BATCH = 16      # programs a step
 
 
 def programs(task: tasks.Arc, rng: random.Random) -> Iterator[str]:
-    """Every program of one operation, then of two, never the same text twice. There are so many of
-    two that no practical number reaches the end."""
+    """Every program of one operation, then pairs for ever, never the same text twice. There are so
+    many pairs that no practical number reaches their end."""
     seen = {cell for pair in task.train for grid in pair for row in grid for cell in row}
-    steps = [step for step in arc_programs.all_steps(arc_programs.BUNDLED)
-             if seen.issuperset(step[1])]
+    steps = [step for step in arc_programs.all_steps() if seen.issuperset(step[1])]
     rng.shuffle(steps)
+    steps.sort(key=lambda step: len(arc_programs.fragments([step])))
     for step in steps:
         yield arc_programs.text([step])
-    pairs = list(itertools.product(range(len(steps)), repeat=2))
-    rng.shuffle(pairs)
-    for i, j in pairs:
-        yield arc_programs.text([steps[i], steps[j]])
+    drawn: set[tuple] = set()
+    while True:
+        pair = rng.choice(steps), rng.choice(steps)
+        if pair not in drawn:
+            drawn.add(pair)
+            yield arc_programs.text(list(pair))
 
 
 def main(argv: list[str]) -> None:

@@ -128,7 +128,8 @@ def test_a_killed_baseline_goes_on(tmp_path):
     happened."""
     def command(folder):
         return [sys.executable, "-m", "examples.arc_enumerate", "--target", "3c9b0459", "--seed",
-                "42", "--budget", "150", "--out", str(tmp_path / folder)]
+                "42", "--budget", "150", "--after-solved", "150", "--out",
+                str(tmp_path / folder)]
 
     def n_scored():
         evals = tmp_path / "parts" / "evals.jsonl"

@@ -5,6 +5,7 @@ import json
 import re
 import xml.etree.ElementTree
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -299,7 +300,7 @@ def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path):
     one where it is not yet."""
     from examples import arc_enumerate
     for budget in (16, 2):
-        arc_enumerate.main(["--target", "3c9b0459", "--seed", "15", "--budget", str(budget),
+        arc_enumerate.main(["--target", "3c9b0459", "--seed", "11", "--budget", str(budget),
                             "--out", str(tmp_path / str(budget))])
     rows = {n: row_of(read(tmp_path / str(n)), {}) for n in (16, 2)}
     assert rows[16]["found"] == rows[16]["pass2"] == 1 and rows[16]["guesses"] == 3
@@ -317,10 +318,27 @@ def test_the_arc_table_counts_only_what_came_within_the_limit(tmp_path):
     words = Elements(pages.write(tmp_path / "16").read_text()).words
     assert "enumerate" in words and "turn the grid upside down" in words
     assert "python -m examples.arc_enumerate --target 3c9b0459" in words
-    config = json.loads((tmp_path / "16" / "config.json").read_text())
-    config["config"]["proposals"] = 2           # the same run, counted up to its second program
-    (tmp_path / "16" / "config.json").write_text(json.dumps(config))
-    assert row_of(read(tmp_path / "16"), {})["found"] == 0
+    cut = row_of(read(tmp_path / "16"), {}, within=2)
+    assert cut == rows[2] | dict.fromkeys(("repeats", "invalid", "steps", "seconds"), "")
+    assert row_of(read(tmp_path / "16"), {}, within=100) == rows[16]
+
+
+@pytest.mark.parametrize("fixed, found, proposals", [
+    ({"proposals": 20}, 0, 6), ({"budget": 20, "proposals": 20}, 1, 10)])
+def test_the_first_guesses_of_a_run_alone(tmp_path, fixed, found, proposals):
+    """Catches: the sixth new candidate, proposal 10 because others were repeats, counted as guess
+    10 of a search that fixed evaluations, or as guess 6 of one that fixed proposals."""
+    evaluations = [evaluation(i, f"c{i}", 1.0 if i == 5 else i / 20) for i in range(10)]
+    evaluations = [replace(e, proposal=2 * e.index) for e in evaluations]
+    run = make_run(tmp_path / "r", evaluations, **fixed)
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"solved": True, "proposals": 20}))
+    row = row_of(read(run), {}, within=6)
+    assert (row["found"], row["limit"], row["proposals"]) == (found, 6, proposals)
+    assert exit_code(command.main, [str(run), "--within", "6"]) == 0
+    write_csv(tmp_path / "rows.csv", [row])
+    assert exit_code(command.main, [str(tmp_path / "rows.csv"), "--within", "6"]) == 2
+    assert exit_code(command.main, [str(run), "--within", "0"]) == 2
 
 # -------------------------------------------------------------------------- which runs are compared
 
@@ -694,3 +712,41 @@ def test_the_search_curve_of_one_run_is_written_as_a_picture(tmp_path, capsys):
     assert used <= dark.keys()                              # readable on dark ground
     assert exit_code(command.main, [str(tmp_path), "--svg", str(picture)]) == 2
     assert "name one run folder" in capsys.readouterr().err
+
+
+def test_arc_searches_of_steps_are_one_line_whenever_they_were_solved(tmp_path):
+    """The default with a real model. Catches: a line for each number of programs at which a search
+    ended, and a cut search that passes for one of so many steps."""
+    for i, (solved, n) in enumerate(((True, 4), (True, 9), (False, 12))):
+        evaluations = [evaluation(k, f"{i} {k}", 1.0 if solved and k == n - 1 else 0.1)
+                       for k in range(n)]
+        run = make_run(tmp_path / str(i), evaluations, task="arc", target=str(i), steps=[],
+                       proposals=12)
+        record = json.loads((run / "config.json").read_text())
+        record["config"]["steps"] = 3
+        (run / "config.json").write_text(json.dumps(record))
+        summary = json.loads((run / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps(summary | {"solved": solved}))
+    found = rows_from([tmp_path], {}).rows
+    assert {row["limit"] for row in found} == {12}
+    [line] = tables.arc_table(found).rows
+    assert line[1:6] == ["3", "3 steps", "by-hand", "3", "67%"]
+    cut = rows_from([tmp_path], {}, within=5).rows
+    assert [row["found"] for row in cut] == [1, 0, 0]
+    [line] = tables.arc_table(cut).rows
+    assert line[2] == "5"
+    two = [row | {"protocol": f"{preset}, 5 proposals"} for preset in "ab" for row in cut]
+    assert [line[3] for line in tables.arc_table(two).rows] == ["by-hand (a)", "by-hand (b)"]
+
+
+def test_a_csv_file_holds_no_formula_and_every_number(tmp_path):
+    row = row_of(read(make_run(tmp_path / "r", [evaluation(0, "=1+1", 0.3)])), {})
+    write_csv(tmp_path / "rows.csv", [row])
+    assert ",'=1+1," in (tmp_path / "rows.csv").read_text()
+    assert read_csv(tmp_path / "rows.csv")[0]["best"] == "=1+1"
+    write_csv(tmp_path / "rows.csv", [row | {"found": ""}])
+    with pytest.raises(UserError, match="is no table of runs"):
+        read_csv(tmp_path / "rows.csv")
+    (tmp_path / "groups.json").write_text("[1]")
+    assert exit_code(command.main, [str(tmp_path / "r"), "--targets",
+                                    str(tmp_path / "groups.json")]) == 2

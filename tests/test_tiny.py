@@ -350,9 +350,9 @@ def test_programs_and_prompts_are_the_tokens_that_the_policy_learned():
     """A fragment each for every operation and colour, alone and after each other; prompts without
     an unknown token."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(HERE / "tiny" / "arc")
-    assert tokenizer.get_vocab() == pretrain_arc.arc_tokenizer(arc_programs.BUNDLED).get_vocab()
+    assert tokenizer.get_vocab() == pretrain_arc.arc_tokenizer().get_vocab()
     pretrain_arc.check_prompts(tokenizer, pretrain_arc.ArcExamples(tokenizer, 0))
-    rng, steps = random.Random(0), arc_programs.all_steps(arc_programs.BUNDLED)
+    rng, steps = random.Random(0), arc_programs.all_steps()
     programs = [[step] for step in steps]
     programs += [rng.sample(steps, rng.choice([2, 3])) for _ in range(300)]
     for program in programs:

@@ -1,4 +1,4 @@
-"""The first 174 operations that synthetic ARC programs are made of (arc_programs.py).
+"""Operations on whole grids, the first ones (arc_programs.py has them all).
 
 An operation has a name, a hypothesis in words, and a few lines of plain numpy that read and assign
 `grid`. {c} and {d} in its code stand for colours. The operations stand in families, a function
@@ -52,18 +52,10 @@ TOUCHING = NUMBER.replace("{max}", "np.max([a for a, _ in near], axis=0)")
 ONE_COLOUR = NUMBER.replace(
     "{max}", "np.max([a * (b == grid) for a, b in near[1::2] + near[4:5]], axis=0)")
 
-# m: a mask. The grid is cut to its box; CUT makes all else in the box black.
+# m: a mask. The grid is cut to its box.
 CROP = "r, c = np.where(m)\ngrid = grid[r.min():r.max() + 1, c.min():c.max() + 1]"
-CUT = CROP.replace("grid[", "(grid * m)[")
 
 COUNTS = "colours, n = np.unique(grid[grid != 0], return_counts=True)\n"
-
-# found: every piece, cut out.
-FOUND = (
-    "found = []\n"
-    "for m in pieces:\n"
-    "    r, c = np.where(m)\n"
-    "    found.append((grid * m)[r.min():r.max() + 1, c.min():c.max() + 1])\n")
 
 # a, b: the halves of the longer side. {mask}: what is made of them.
 HALVES = """t = grid.T if len(grid) > len(grid[0]) else grid
@@ -260,84 +252,6 @@ def copies_and_mirror_images() -> list[Named]:
            "tiny"),
         op("fractal_commonest", "put a copy where a cell has the commonest colour",
            f"{COUNTS}grid = np.kron(grid == colours[n.argmax()], grid)", "tiny"),
-    ]
-
-
-def largest_and_smallest() -> list[Named]:
-    """The same eight operations for pieces of any colours and for pieces of one colour."""
-    found = []
-    for word, pieces, tag, objects in (
-            ("piece", TOUCHING, "", "objects mixed"),
-            ("piece of one colour", ONE_COLOUR, "_mono", "objects boxes")):
-        found += [
-            op(f"largest{tag}", f"crop to the largest {word}",
-               f"{pieces}m = max(pieces, key=np.sum)\n{CUT}", objects),
-            op(f"smallest{tag}", f"crop to the smallest {word}",
-               f"{pieces}m = min(pieces, key=np.sum)\n{CUT}", objects),
-            op(f"keep_largest{tag}", f"keep only the largest {word}",
-               f"{pieces}grid = grid * max(pieces, key=np.sum)", objects + " specks"),
-            op(f"remove_largest{tag}", f"take the largest {word} away",
-               f"{pieces}grid = grid * ~max(pieces, key=np.sum)", objects),
-            op(f"keep_smallest{tag}", f"keep only the smallest {word}",
-               f"{pieces}grid = grid * min(pieces, key=np.sum)", objects),
-            op(f"colour_largest{tag}", f"the largest {word} gets a colour",
-               f"{pieces}grid = np.where(max(pieces, key=np.sum), {{c}}, grid)",
-               objects + " noise"),
-            op(f"colour_smallest{tag}", f"the smallest {word} gets a colour",
-               f"{pieces}grid = np.where(min(pieces, key=np.sum), {{c}}, grid)", objects),
-            op(f"no_specks{tag}", f"take every {word} of a single cell away",
-               f"{pieces}grid = grid * sum(m for m in pieces if m.sum() > 1)",
-               "specks objects noise"),
-        ]
-    return found
-
-
-def pieces_chosen() -> list[Named]:
-    return [
-        op("most_colours", "crop to the piece of the most colours",
-           f"{TOUCHING}m = max(pieces, key=lambda m: len(np.unique(grid[m])))\n{CUT}", "mixed"),
-        op("symmetric_piece", "crop to the piece that is its own mirror image",
-           f"{TOUCHING}{FOUND}grid = next(g for g in found if (g == g[:, ::-1]).all())",
-           "mixed objects"),
-        op("odd_piece", "crop to the piece whose shape no other has",
-           f"{TOUCHING}{FOUND}"
-           "shapes = [str((g != 0).tolist()) for g in found]\n"
-           "grid = next(g for g, s in zip(found, shapes) if shapes.count(s) == 1)", "copies"),
-        op("top_piece", "crop to the topmost piece",
-           f"{TOUCHING}m = min(pieces, key=lambda m: np.where(m)[0].min())\n{CUT}",
-           "objects mixed"),
-        op("left_piece", "crop to the leftmost piece",
-           f"{TOUCHING}m = min(pieces, key=lambda m: np.where(m)[1].min())\n{CUT}",
-           "objects mixed"),
-    ]
-
-
-def pieces_changed() -> list[Named]:
-    return [
-        op("no_border_pieces", "take pieces that touch the edge away",
-           f"{TOUCHING}grid = grid * ~sum((m for m in pieces if m[0].any() or m[-1].any() "
-           "or m[:, 0].any() or m[:, -1].any()), np.zeros(grid.shape, bool))", "objects noise"),
-        op("fill_boxes", "the box of every piece is filled with a colour where it is black",
-           f"{TOUCHING}for m in pieces:\n"
-           "    r, c = np.where(m)\n"
-           "    box = grid[r.min():r.max() + 1, c.min():c.max() + 1]\n"
-           "    box[box == 0] = {c}", "objects boxes"),
-        op("colour_big", "pieces larger than the mean get a colour",
-           f"{ONE_COLOUR}sizes = [m.sum() for m in pieces]\n"
-           "for m, size in zip(pieces, sizes):\n"
-           "    if size > np.mean(sizes):\n"
-           "        grid = np.where(m, {c}, grid)", "objects"),
-        op("pieces_in_row",
-           "a row of as many cells of the commonest colour as there are pieces",
-           f"{TOUCHING}{COUNTS}grid = np.full((1, len(pieces)), colours[n.argmax()])",
-           "objects"),
-        op("holes_colour", "pieces with a hole get a colour",
-           f"{ONE_COLOUR}{OUTSIDE}inside = np.pad((grid == 0) & ~seen, 1)\n"
-           "for m in pieces:\n"
-           "    p = np.pad(m, 1)\n"
-           "    if (p & (np.roll(inside, 1, 0) | np.roll(inside, -1, 0) | "
-           "np.roll(inside, 1, 1) | np.roll(inside, -1, 1))).any():\n"
-           "        grid = np.where(m, {c}, grid)", "frames"),
     ]
 
 
@@ -637,6 +551,6 @@ SOURCES = ("crop_colour", "keep_colour", "remove_colour", "recolour", "swap", "a
 COVERS = ("unhide", "hidden", "unhide_period", "hidden_period")
 FAMILIES = (
     turning_and_mirroring, crops, parts_kept, lines_dropped, scaling, copies_and_mirror_images,
-    largest_and_smallest, pieces_chosen, pieces_changed, falling_and_shifting, filling,
-    around_cells, halves, panels, colours, colours_by_count_or_place, borders, symmetry, lines,
-    joining, counting, ordering_and_repeating)
+    falling_and_shifting, filling, around_cells, halves, panels, colours,
+    colours_by_count_or_place, borders, symmetry, lines, joining, counting,
+    ordering_and_repeating)

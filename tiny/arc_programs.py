@@ -29,7 +29,6 @@ PLAIN = dict(itertools.chain(*(family() for m in MODULES for family in m.FAMILIE
 OBJECTS = dict(object_operations())
 OPERATIONS = PLAIN | OBJECTS
 PLAIN_NAMES = list(PLAIN)
-BUNDLED = [name for family in arc_operations.FAMILIES for name, _ in family()]  # known to tiny/arc
 SOURCES = {name for m in MODULES for name in m.SOURCES}
 COVERS = {name for m in MODULES for name in getattr(m, "COVERS", ())}
 GRIDS = arc_grids.GRIDS | {kind.__name__: kind for m in MODULES[1:] for kind in m.KINDS}
@@ -59,18 +58,18 @@ def text(steps: list[Step]) -> str:
     return "".join(fragments(steps))
 
 
-def all_fragments(names=OPERATIONS) -> list[str]:
-    """Every fragment of these operations, in a fixed order; colours are the digits."""
+def all_fragments() -> list[str]:
+    """Every fragment of the operations, in a fixed order; colours are the digits."""
     found = dict.fromkeys([HEADER, FOOTER, *"0123456789"])
-    for name in names:
+    for name in OPERATIONS:
         found.update(dict.fromkeys(fragments_of(name)))
     return [fragment for fragment in found if fragment not in ("{c}", "{d}")]
 
 
-def all_steps(names=OPERATIONS) -> list[Step]:
-    """Every one of these operations with every choice of colours that makes sense, those with fewer
-    colours first."""
-    n_colours = {name: len(OPERATIONS[name].slots) for name in names}
+def all_steps() -> list[Step]:
+    """Every operation with every choice of colours that makes sense, those with fewer colours
+    first."""
+    n_colours = {name: len(operation.slots) for name, operation in OPERATIONS.items()}
     found = [(name, ()) for name, n in n_colours.items() if n == 0]
     found += [(name, (c,)) for name, n in n_colours.items() if n == 1 for c in range(1, 10)]
     for name, n in n_colours.items():
@@ -125,10 +124,6 @@ def random_name(rng: np.random.Generator) -> str:
     return PLAIN_NAMES[rng.integers(len(PLAIN_NAMES))]
 
 
-def random_bundled_name(rng: np.random.Generator) -> str:
-    return BUNDLED[rng.integers(len(BUNDLED))]
-
-
 def fresh_colours(rng: np.random.Generator, name: str) -> tuple[int, ...]:
     return tuple(rng.permutation(np.arange(1, 10))[:len(OPERATIONS[name].slots)].tolist())
 
@@ -146,20 +141,19 @@ def random_step(rng: np.random.Generator, name: str, look: Look) -> Step:
     return name, tuple(map(int, colours))
 
 
-def random_task(rng: np.random.Generator, depth: int, n_pairs: int = 3, patience: int = 40,
-                draw_name=random_name):
+def random_task(rng: np.random.Generator, depth: int, n_pairs: int = 3, patience: int = 40):
     """(steps, [(input, output), ..]) such that every step matters and the outputs differ.
 
-    draw_name(rng): the name of an operation. depth: number of operations. One of them and its place
-    stay for `patience` tries; otherwise operations that seldom apply would be rare.
+    depth: number of operations. One of them and its place stay for `patience` tries; otherwise
+    operations that seldom apply would be rare.
     """
     while True:
-        anchor, place = draw_name(rng), rng.integers(depth)
+        anchor, place = random_name(rng), rng.integers(depth)
         for _ in range(patience):
             look = random_look(rng)
             steps = []
             for i in range(depth):
-                name = anchor if i == place else draw_name(rng)
+                name = anchor if i == place else random_name(rng)
                 steps.append(random_step(rng, name, look))
             pairs = random_pairs(rng, steps, anchor, look, n_pairs)
             if len(pairs) == n_pairs and not degenerate(steps, pairs):

@@ -1,6 +1,6 @@
 """Makes tiny/arc: a small Llama that writes programs for pairs of grids.
 
-    python -m tiny.pretrain_arc --batch 3072 --lr 3e-3 --minutes 104
+    python -m tiny.pretrain_arc --batch 3072 --lr 3e-3 --minutes 186
 
 It learns from synthetic tasks (arc_programs.py), never from ARC's own. A token is two cells of a
 row or a fragment of a program. An example is a prompt of tasks.Arc and an answer:
@@ -67,14 +67,13 @@ PASSES = 2              # how often a task is shown: its pairs in another order,
 OUTPUT_WEIGHT = 0.3     # of the loss on the outputs of the pairs
 
 
-def arc_tokenizer(names=arc_programs.OPERATIONS):
-    """A token for two cells, or one, of a row, and for each fragment of a program of these
-    operations. The line break before a row is part of the row's first token. Any other text is
-    unknown."""
+def arc_tokenizer():
+    """A token for two cells, or one, of a row, and for each fragment of a program. The line break
+    before a row is part of the row's first token. Any other text is unknown."""
     two_cells = [f"{a} {b}" for a in COLORS for b in COLORS]
     cells = [start + words for start in ("\n", " ") for words in (*two_cells, *COLORS)]
     special = [PAD, END, UNKNOWN, USER, ASSISTANT, PARENT]
-    tokens = [*special, INPUT, OUTPUT, *cells, *arc_programs.all_fragments(names)]
+    tokens = [*special, INPUT, OUTPUT, *cells, *arc_programs.all_fragments()]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)},
                                            unk_token=UNKNOWN))
     tokenizer.decoder = decoders.Fuse()

@@ -138,10 +138,8 @@ def arc_line(policy, depth: int, n_tasks: int, n_samples: int):
     """The columns "unique" to "neighbours" as shares, and the two costs in nats: of the true
     program under the task's own grids, and under those of the task before."""
     rng, shares, costs, before = np.random.default_rng([999, depth]), [], [], None
-    knows_all = set(arc_programs.all_fragments()) <= set(policy.tokenizer.get_vocab())
-    draw = arc_programs.random_name if knows_all else arc_programs.random_bundled_name
     for number in range(n_tasks):
-        steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4, draw_name=draw)
+        steps, pairs = arc_programs.random_task(rng, depth, n_pairs=4)
         task = synthetic_task(policy, pairs)
         shares.append(arc_shares(policy, task, steps, n_samples, seed=number))
         own = engine.chat.encode(policy, task.prompt())
