@@ -214,7 +214,7 @@ def read_csv(path: Path) -> list[dict]:
 
 
 def text_in(cell: str) -> str:
-    """The text of a cell that write_csv wrote."""
+    """The text that cell_of made a cell of."""
     return printable(cell.removeprefix("'") if cell[1:].startswith(FORMULA) else cell)
 
 
@@ -235,8 +235,11 @@ def write_csv(path: Path, rows: list[dict]) -> None:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: "'" + value if str(value).startswith(FORMULA)
-                             and isinstance(value, str) else value for name, value in row.items()})
+            writer.writerow({name: cell_of(value) for name, value in row.items()})
+
+
+def cell_of(value):
+    return "'" + value if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def word_groups(path: Path) -> dict[str, str]:

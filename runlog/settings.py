@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
 AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, inner_iterations=1, lora_r=1,
                 max_new_tokens=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0,
-                eps_high=0, steps=1, budget=1, seed=0, lora_alpha=0, temperature=0)
+                eps_high=0, steps=1, budget=1, seed=0, lora_alpha=0, temperature=0.001)
 
 
 ALSO = "Also: migrate.py push RUN USER/NAME, migrate.py sample RUN, migrate.py --version"
@@ -117,8 +117,6 @@ def check(config, per_completion: int) -> None:
                         f"{config.n_on_policy} and --n-neighbors {config.n_neighbors} must be "
                         f"multiples of {per_completion}. The paper's group for words is "
                         "--n-on-policy 0 --n-greedy 0 --n-neighbors 10 --max-new-tokens 64")
-    if not config.temperature >= 0.001:
-        raise UserError("--temperature must be at least 0.001: at 0 there is nothing to sample")
     if config.n_on_policy + config.n_neighbors == 0:
         raise UserError("a group needs new completions: --n-on-policy + --n-neighbors must be at "
                         "least 1")
