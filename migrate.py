@@ -387,7 +387,7 @@ def row_logprobs(policy: Policy, prompt_ids: list[int], rows: list[Row]) -> Iter
 
 
 def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages, in_loss,
-           config: Config) -> dict:
+           config: Config, row_logprobs=row_logprobs) -> dict:
     """GRPO on one group, in place: inner_iterations steps of the optimizer.
 
     advantages: (G,), in_loss: (G,) bool. Returns loss and gradient norm (before it is clipped to 1)

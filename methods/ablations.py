@@ -10,10 +10,10 @@ search without its update.
 """
 from __future__ import annotations
 
-import math
+import functools
 from dataclasses import replace
 
-from migrate import Method, Row, grpo_loss, row_logprobs
+from migrate import Method, Row, row_logprobs, update
 from runlog.ledger import NEIGHBOR
 from runlog.slow import torch
 
@@ -59,44 +59,18 @@ def own_prompt(method: Method) -> Method:
     return replace(method, update=own_prompt_update)
 
 
-def own_prompt_update(policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages,
-                      in_loss, config) -> dict:
-    """migrate.update, but each row counts under its own prompt: one pass for each prompt, and one
-    step of the optimizer for all of them. It returns loss and gradient norm alone."""
+def own_logprobs(policy, prompt_ids: list[int], rows: list[Row]):
+    """migrate.row_logprobs, but each neighbour is under its own prompt: one pass for each prompt."""
     by_prompt: dict[tuple, list[int]] = {}
     for i, row in enumerate(rows):
         prompt = row.prompt_ids if row.origin == NEIGHBOR else prompt_ids
         by_prompt.setdefault(tuple(prompt), []).append(i)
-    passes = [(list(prompt), indices) for prompt, indices in by_prompt.items()]
-    old, base = {}, {}
-    if config.kl_coef:
-        with torch.no_grad(), policy.model.disable_adapter():
-            base = {key: logprobs for key, _, logprobs, _ in under(policy, passes, rows)}
-    for _ in range(config.inner_iterations):
-        optimizer.zero_grad()
-        total = 0.0
-        for key, part, logprobs, mask in under(policy, passes, rows):
-            old.setdefault(key, logprobs.detach())
-            chosen = mask * in_loss[part].to(mask.device)[:, None]
-            mean, _ = grpo_loss(logprobs, old[key], advantages[part].to(mask.device), chosen,
-                                config.eps_low, config.eps_high, config.kl_coef, base.get(key))
-            loss = mean * len(part) / len(rows)         # of the group's loss
-            loss.backward()
-            total += loss.item()
-        grad_norm = torch.nn.utils.clip_grad_norm_(policy.lora.values(), 1.0).item()
-        if not math.isfinite(total + grad_norm):
-            raise FloatingPointError(f"the loss is {total}, the gradient norm {grad_norm}")
-        optimizer.step()
-    return {"loss": total, "grad_norm": grad_norm}
+    for prompt, indices in by_prompt.items():
+        for part, *batch in row_logprobs(policy, list(prompt), [rows[i] for i in indices]):
+            yield [indices[i] for i in part], *batch
 
 
-def under(policy, passes: list[tuple[list[int], list[int]]], rows: list[Row]):
-    """Yields (number of prompt and micro-batch, indices of rows, log-probabilities, mask) of all
-    rows, the last two (rows, T). passes: each prompt with the indices of its rows."""
-    for p, (prompt, indices) in enumerate(passes):
-        batches = row_logprobs(policy, prompt, [rows[i] for i in indices])
-        for b, (part, logprobs, _, mask) in enumerate(batches):
-            yield (p, b), [indices[i] for i in part], logprobs, mask
+own_prompt_update = functools.partial(update, row_logprobs=own_logprobs)
 
 
 METHODS = {"std": std, "valid-mean": valid_mean, "base-neighbors": base_neighbors,
