@@ -60,7 +60,7 @@ def own_prompt(method: Method) -> Method:
 
 
 def own_logprobs(policy, prompt_ids: list[int], rows: list[Row]):
-    """migrate.row_logprobs, but each neighbour is under its own prompt: one pass for each prompt."""
+    """migrate.row_logprobs, but each neighbour is under its own prompt: a pass for each prompt."""
     by_prompt: dict[tuple, list[int]] = {}
     for i, row in enumerate(rows):
         prompt = row.prompt_ids if row.origin == NEIGHBOR else prompt_ids
