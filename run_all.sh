@@ -43,14 +43,14 @@ export TOKENIZERS_PARALLELISM=false
 # search FOLDER TASK TARGET METHOD SEED FLAGS..: a search, as it is typed behind `python`
 search() {
   local model=""
-  if [ -n "$MODEL" ]; then model=" --model $MODEL"; fi
+  if [ -n "$MODEL" ]; then model=" --model ${MODEL@Q}"; fi
   echo "migrate.py --task $2 --target $3 --method $4 --seed $5 ${*:6}$model" \
-       "--resume $OUT/$1/$4/$3-$5"
+       "--resume ${OUT@Q}/$1/$4/$3-$5"
 }
 
 # baseline FOLDER MODULE TARGET NAME SEED FLAGS..: the same for a search without a policy
 baseline() {
-  echo "-m examples.$2 --target $3 --seed $5 ${*:6} --out $OUT/$1/$4/$3-$5"
+  echo "-m examples.$2 --target $3 --seed $5 ${*:6} --out ${OUT@Q}/$1/$4/$3-$5"
 }
 
 # novel METHOD: with redrawn repeats, as the presets of the bundled policies have it

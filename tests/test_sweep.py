@@ -45,6 +45,25 @@ def searches(tmp_path, monkeypatch):
     return lines
 
 
+def test_run_all_writes_searches_into_any_folder(tmp_path):
+    """Catches names with spaces or quotes, of which a search would see the first word."""
+    out, python = tmp_path / "it's a folder", tmp_path / "python"
+    python.write_text("#!/bin/sh\nif [ \"$2\" = tools.sweep ]\n"
+                      f"then cat > '{tmp_path}/lines'; exit 3\n"
+                      f"else exec '{sys.executable}' \"$@\"; fi\n")
+    python.chmod(0o755)
+    settings = os.environ | {"SMOKE": "1", "OUT": str(out), "PYTHON": str(python),
+                             "MODEL": "my models/a"}
+    run = subprocess.run(["bash", "run_all.sh", "wordsearch", "molecule"], cwd=HERE, env=settings)
+    lines = (tmp_path / "lines").read_text().splitlines()
+    assert run.returncode == 3 and len(lines) > 10
+    assert all(sweep.folder(line).is_relative_to(out) for line in lines)
+    assert {module for module, _ in map(sweep.parse, lines)} > {"migrate", "examples.graph_ga"}
+    models = [argv[argv.index("--model") + 1] for module, argv in map(sweep.parse, lines)
+              if module == "migrate"]
+    assert set(models) == {"my models/a"}
+
+
 def test_a_sweep_runs_what_is_missing_and_tells_what_failed(searches, tmp_path):
     def swept():
         command = [sys.executable, "-m", "tools.sweep", "--out", tmp_path / "runs", "--jobs", "2"]
@@ -179,6 +198,19 @@ def test_hugging_face_jobs_bring_their_runs_back(searches, tmp_path, monkeypatch
     finished = sorted(p.parent.name for p in (tmp_path / "runs").rglob("summary.json"))
     assert finished == ["0", "1", "3"]
     assert "broken" in (tmp_path / "runs" / "deep" / "2.log").read_text()
+
+
+def test_jobs_get_the_code_without_the_runs(searches, tmp_path, monkeypatch):
+    """Catches a folder of the code that is left out because the runs' folder has its name."""
+    monkeypatch.setattr(sweep, "ROOT", tmp_path / "code")
+    for name in ("tiny/arc/config.json", "mine/arc/a/summary.json", "venv/x", ".git/x", "migrate.py"):
+        (tmp_path / "code" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "code" / name).write_text("{}")
+    sweep.upload(FakeHub(tmp_path), "job", searches, tmp_path / "code" / "mine" / "arc")
+    sent = tmp_path / "hub" / "job"
+    assert sorted(str(p.relative_to(sent)) for p in sent.rglob("*") if p.is_file()) == [
+        "code/migrate.py", "code/searches.txt", "code/tiny/arc/config.json", "runs/.keep"]
+    assert (sent / "code" / "searches.txt").read_text().splitlines() == searches
 
 
 def test_two_searches_in_one_folder_are_told_before_anything_starts(searches, tmp_path, capsys):
