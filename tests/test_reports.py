@@ -696,6 +696,22 @@ def test_runs_are_compared_with_the_spread_over_seeds(tmp_path, capsys):
     assert code == 2 and "does not exist" in capsys.readouterr().err
 
 
+def test_curves_of_searches_of_steps_are_means_at_equal_proposals(tmp_path, capsys):
+    """Searches of so many steps draw different numbers. Catches: the curve of a long one over the
+    axis of a short one."""
+    for seed, (n, best) in enumerate(((10, 1.0), (20, 0.5))):
+        run = make_run(tmp_path / str(seed), [evaluation(k, f"{seed} {k}", best if k == n - 1 else
+                                                         0.1) for k in range(n)], seed=seed)
+        record = json.loads((run / "config.json").read_text())
+        record["config"]["steps"] = 3
+        (run / "config.json").write_text(json.dumps(record))
+    assert exit_code(command.main, [str(tmp_path), "--html", str(tmp_path / "c.html")]) == 0
+    rows = rows_in(data_of(tmp_path / "c.html"), "curves:chart-0")
+    mean = {row["x"]: row["mean"] for row in rows}
+    assert [mean[x] for x in (0, 5, 10, 20)] == pytest.approx([0, 0.1, 0.55, 0.75])
+    assert max(mean) == 20
+
+
 def test_the_search_curve_of_one_run_is_written_as_a_picture(tmp_path, capsys):
     """Catches: --svg of several runs, of which one would be drawn."""
     evaluations = [evaluation(i, f"word {i}", 0.1) for i in range(20)]

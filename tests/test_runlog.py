@@ -856,3 +856,14 @@ def test_nothing_that_a_model_or_a_stranger_wrote_reaches_the_terminal_raw(tmp_p
         assert code == 2 and error.count("\n") == 1
         screen += out + error
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]", screen)
+
+
+def test_only_what_says_that_memory_is_short_is_told_as_that():
+    """Catches: advice to choose a smaller model where something else went wrong."""
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 60)
+    assert errors.is_out_of_memory(refused.value)
+    assert errors.is_out_of_memory(MemoryError()) and errors.is_out_of_memory(
+        torch.OutOfMemoryError("CUDA out of memory"))
+    assert not errors.is_out_of_memory(RuntimeError("the size of tensor a must match"))
+    assert not errors.is_out_of_memory(OSError("out of memory"))

@@ -203,7 +203,8 @@ def test_hugging_face_jobs_bring_their_runs_back(searches, tmp_path, monkeypatch
 def test_jobs_get_the_code_without_the_runs(searches, tmp_path, monkeypatch):
     """Catches a folder of the code that is left out because the runs' folder has its name."""
     monkeypatch.setattr(sweep, "ROOT", tmp_path / "code")
-    for name in ("tiny/arc/config.json", "mine/arc/a/summary.json", "venv/x", ".git/x", "migrate.py"):
+    for name in ("tiny/arc/config.json", "mine/arc/a/summary.json", "venv/x", ".git/x",
+                 "migrate.py"):
         (tmp_path / "code" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "code" / name).write_text("{}")
     sweep.upload(FakeHub(tmp_path), "job", searches, tmp_path / "code" / "mine" / "arc")
