@@ -22,6 +22,11 @@ def free_memory(model) -> int:
         free = [torch.cuda.mem_get_info(d)[0] + torch.cuda.memory_reserved(d)
                 - torch.cuda.memory_allocated(d) for d in devices]
         return len(devices) * min(free)
+    return of_host()
+
+
+def of_host() -> float:
+    """Bytes that can still be had on the CPU's side."""
     return min(psutil.virtual_memory().available, of_container())
 
 
@@ -81,7 +86,8 @@ def plan_shared(model, prompt_ids: list[int], G: int, T: int, tau: float,
     fixed += of_optimizer(model)
     free = free_memory(model)
     too_much = rows_that_fit(free, fixed + of_prompt, of_row) < (size or 1)
-    if too_much and model.device.type != "cpu":     # on the CPU there is nowhere else to put them
+    # on the CPU there is nowhere else to put them
+    if too_much and model.device.type != "cpu" and of_prompt < 0.9 * of_host():
         rows, line = micro_batches(free, fixed, of_row, G, size)
         return rows, True, f"{line}, the prompt's activations ({in_units(of_prompt)}) on the CPU"
     rows, line = micro_batches(free, fixed + of_prompt, of_row, G, size)
