@@ -388,7 +388,7 @@ def row_logprobs(policy: Policy, prompt_ids: list[int], rows: list[Row]) -> Iter
 
 def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages, in_loss,
            config: Config, row_logprobs=row_logprobs) -> dict:
-    """GRPO on one group, in place: inner_iterations steps. row_logprobs: the one above, or its like.
+    """GRPO on one group, in place, inner_iterations times. row_logprobs: as above, or its like.
 
     advantages: (G,), in_loss: (G,) bool. Returns loss and gradient norm (before it is clipped to 1)
     of the last iteration, entropy (nats a token) of the first, and by_row: (tokens, log-probability
