@@ -147,8 +147,8 @@ class Policy:
 
 def load_policy(config: Config, source: str, options: settings.RunOptions | None = None,
                 loaded=None) -> Policy:
-    """A causal language model, frozen, in 4 bits (QLoRA) on CUDA or where asked for, and fresh LoRA
-    weights. source: as for engine.load_model; loaded: its result, if there. Raises UserError."""
+    """A causal language model, frozen, in 4 bits (QLoRA) if large and on CUDA, or asked for; with
+    LoRA weights. source: as for engine.load_model; loaded: its result, if any. Raises UserError."""
     options = options or settings.RunOptions()
     model, tokenizer = loaded or engine.load_model(source, options.quantize, options.dtype)
     n_parameters = model.num_parameters()

@@ -213,7 +213,10 @@ def remembered(model, prompts: list[list[int]], run: Callable) -> list:
     """
     lora = [p for p in model.parameters() if p.requires_grad]
     off = any(getattr(module, "disable_adapters", False) is True for module in model.modules())
-    weights = n_updates, off, [x.item() for p in lora for x in (p.norm(), p.sum())]
+    weights = n_updates, off, []
+    if lora:        # one copy to the CPU, not one for each
+        sums = [*torch._foreach_norm(lora), *(p.sum() for p in lora)]
+        weights = n_updates, off, torch.stack([x.to(lora[0].device) for x in sums]).tolist()
     last_weights, known = getattr(model, "known_prompts", (None, {}))
     if weights != last_weights:
         known = {}

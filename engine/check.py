@@ -11,8 +11,6 @@ from engine import llama
 from engine.attention import NAME, inner_model, shared_cache
 from runlog.errors import UserError
 
-PROMPTS = [([1, 2, 0, 3], 2), ([2, 1], 1)]      # token ids that every vocabulary has
-
 
 def attach(model, source: str, engine: str) -> str:
     """Gives the model the attention that the fast path needs, where it can have it.
@@ -75,6 +73,14 @@ def layers_that_forget(config) -> str:
     return "it has layers with a sliding window" if min(windows, default=context) < context else ""
 
 
+def some_prompts(model) -> list[tuple[list[int], int]]:
+    """[(token ids, how many completions)]. Of the middle of the vocabulary, where ordinary tokens
+    are: after special ones a model's states are so large that 16 bits hide any difference."""
+    V = model.get_input_embeddings().num_embeddings
+    a, b, c, d = ((V // 2 + i) % V for i in range(4))
+    return [([b, c, a, d], 2), ([c, b], 1)]
+
+
 @torch.no_grad()
 def logit_scale(model) -> float | None:
     """The constant c in logits = c W h, where W is the output layer and h the last hidden state: 1
@@ -83,7 +89,7 @@ def logit_scale(model) -> float | None:
     It is tried twice. The second time what comes out of the output layer is enlarged: small logits
     pass a soft cap almost unchanged.
     """
-    ids = torch.tensor([[0, 1, 2, 3]], device=model.device)
+    ids = torch.tensor([some_prompts(model)[0][0]], device=model.device)
     head = model.get_output_embeddings()
     hidden = inner_model(model)(ids).last_hidden_state.to(head.weight.device)
     factor, scales = 1.0, []
@@ -106,8 +112,9 @@ def logit_scale(model) -> float | None:
 @torch.no_grad()
 def agrees(model, own: str) -> bool:
     """Whether a token after a shared prompt has the logits that the model's own attention gives."""
-    cache = shared_cache(model, PROMPTS, room=1)
-    rows = [ids for ids, n in PROMPTS for _ in range(n)]
+    prompts = some_prompts(model)
+    cache = shared_cache(model, prompts, room=1)
+    rows = [ids for ids, n in prompts for _ in range(n)]
     last = torch.tensor([[ids[-1]] for ids in rows], device=model.device)           # (3, 1)
     positions = torch.tensor([[len(ids) - 1] for ids in rows], device=model.device)
     shared = model(input_ids=last, position_ids=positions, past_key_values=cache,
@@ -128,10 +135,10 @@ def by_hand(model) -> llama.Llama | None:
         made = llama.made_for(model)
         if made is None:
             return None
-        ran = made.run_prompts([ids for ids, _ in PROMPTS], made.lora())
+        prompts = [ids for ids, _ in some_prompts(model)]
+        ran = made.run_prompts(prompts, made.lora())
         ours = made.logits(torch.stack([hidden for _, hidden in ran]))                  # (2, V)
-        plain = torch.stack([model(torch.tensor([ids])).logits[0, -1].float()
-                             for ids, _ in PROMPTS])
+        plain = torch.stack([model(torch.tensor([ids])).logits[0, -1].float() for ids in prompts])
     except Exception:       # layers of another shape, or a CPU without these products
         return None
     error = (ours - plain).abs().max()

@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -15,27 +16,27 @@ from engine.lora import of_bitsandbytes, without_weights
 from runlog.errors import UserError, explain_loading, is_out_of_memory, one_line
 
 LARGE = 50_000_000      # parameters: below, bf16 gains nothing on a CPU (docs/models-and-gpu.md)
+FOUR_BIT = 1_000_000_000        # parameters: below, 4 bits save no memory that is needed
 
 
 def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
     """A causal language model and its tokenizer.
 
     source: a folder, a name on the Hub, a GGUF file or "smollm2" (engine/gguf.py). quantize: "4bit"
-    (NF4, double quantisation), "none" or "auto": 4bit on CUDA, none on the CPU. dtype: "bf16",
-    "fp32" or "auto": bf16 on CUDA and where bf16_pays. Raises UserError for a model that cannot be
-    found or loaded.
+    (NF4, double quantisation), "none" or "auto". dtype: "bf16", "fp32" or "auto". The model's
+    weights_format says what "auto" became. Raises UserError for a model that cannot be found or
+    loaded.
     """
     quiet_libraries()
     import transformers
-    cuda = torch.cuda.is_available()
-    if dtype == "auto":
-        pays = cuda or (quantize != "4bit" and bf16_pays(source))
-        dtype = "bf16" if pays else "fp32"
+    cuda = has_gpu()
+    quantize, dtype = weights_format(source, quantize, dtype, cuda)
+    chosen = {"quantize": quantize, "dtype": dtype}
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
     options = {"dtype": dtype, "trust_remote_code": False}
     if cuda:
         options["device_map"] = "auto"
-    if quantize == "4bit" or (cuda and quantize == "auto"):
+    if quantize == "4bit":
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UserError("4-bit weights need bitsandbytes: pip install bitsandbytes, or use "
                             "--quantize none")
@@ -51,20 +52,38 @@ def load_model(source: str, quantize: str = "auto", dtype: str = "auto"):
             raise UserError(f"{source} does not fit into memory: choose a smaller model, or "
                             "--quantize 4bit") from error
         raise UserError(explain_loading(source, error)) from error
-    if {"cpu", "disk"} & set(map(str, getattr(model, "hf_device_map", {}).values())) and cuda:
+    devices = {model.device.type, *map(str, getattr(model, "hf_device_map", {}).values())}
+    if cuda and {"cpu", "disk"} & devices:
         raise UserError(f"{source} does not fit into the memory of the GPU: choose a smaller "
                         "model, or --quantize 4bit")
     model.name_or_path = public_name(source) or model.name_or_path      # peft writes it down
+    model.weights_format = chosen
     return model, tokenizer
 
 
-def bf16_pays(source: str) -> bool:
-    """Whether the CPU has instructions for bf16, and the model so many weights that reading them
-    is what takes the time. Raises UserError if the model cannot be found."""
-    if not torch.cpu.get_capabilities().get("avx512_bf16"):
+def has_gpu() -> bool:
+    """Whether there is a GPU that this build of torch has code for: it has none for old ones."""
+    if not torch.cuda.is_available():
         return False
-    model = without_weights(source)
-    return model is not None and model.num_parameters() >= LARGE
+    built = [int(re.sub(r"\D", "", name)) for name in torch.cuda.get_arch_list()]
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor >= min(built, default=0)
+
+
+def weights_format(source: str, quantize: str, dtype: str, cuda: bool) -> tuple[str, str]:
+    """(quantize, dtype) with "auto" decided: on CUDA 4 bits from FOUR_BIT parameters on; bf16 from
+    LARGE on, on CUDA and where the CPU has instructions for it. Smaller models gain nothing by
+    either, and lose exactness. Raises UserError if the model cannot be found."""
+    fast = cuda or (quantize != "4bit" and torch.cpu.get_capabilities().get("avx512_bf16"))
+    size = 0
+    if fast and (dtype == "auto" or (cuda and quantize == "auto")):
+        model = without_weights(source)
+        size = model.num_parameters() if model else math.inf
+    if quantize == "auto":
+        quantize = "4bit" if cuda and size >= FOUR_BIT else "none"
+    if dtype == "auto":
+        dtype = "bf16" if fast and size >= LARGE else "fp32"
+    return quantize, dtype
 
 
 def load_tokenizer(folder: str, source: str):

@@ -86,8 +86,8 @@ def plan_shared(model, prompt_ids: list[int], G: int, T: int, tau: float,
     fixed += of_optimizer(model)
     free = free_memory(model)
     too_much = rows_that_fit(free, fixed + of_prompt, of_row) < (size or 1)
-    # on the CPU there is nowhere else to put them
-    if too_much and model.device.type != "cpu" and of_prompt < 0.9 * of_host():
+    # on the CPU there is nowhere else to put them; pinned, they take up to twice their size
+    if too_much and model.device.type != "cpu" and 2 * of_prompt < 0.9 * of_host():
         rows, line = micro_batches(free, fixed, of_row, G, size)
         return rows, True, f"{line}, the prompt's activations ({in_units(of_prompt)}) on the CPU"
     rows, line = micro_batches(free, fixed + of_prompt, of_row, G, size)

@@ -33,7 +33,7 @@ import safetensors
 
 from runlog import flags
 from runlog.bar import ProgressBar
-from runlog.errors import RunStopped, UserError, endings, one_line
+from runlog.errors import RunStopped, UserError, endings, is_out_of_memory, one_line
 from runlog.ledger import Evaluation, read_evaluations, read_jsonl, whole_lines
 from runlog.metrics import describe, length
 from runlog.slow import torch
@@ -145,12 +145,30 @@ class Run:
         """The evaluations up to the step of the checkpoint. Those beyond it are paid for: their
         steps are taken again, and f is not called for them again. Raises UserError if the model
         does not have the tokens of one."""
+        if model is not None:
+            self.note_weights(getattr(model, "weights_format", {}))
         known = model.get_input_embeddings().num_embeddings if model else math.inf
         if any(token >= known for e in self.evaluations for token in e.tokens or []):
             raise UserError(f"{self.folder} holds completions with tokens that this model does not "
                             "have: it is a run of another model, or its evals.jsonl was changed")
         self.paid = {e.candidate: e for e in self.evaluations if e.step > step}
         return [e for e in self.evaluations if e.step <= step]
+
+    def note_weights(self, loaded: dict) -> None:
+        """config.json says from now on what "auto" became, for who resumes the run or samples from
+        its adapter on another machine. loaded: {"quantize": .., "dtype": ..}. Raises UserError if
+        the run was begun with others: its LoRA weights belong to those."""
+        path = self.folder / "config.json"
+        record = json.loads(path.read_text())
+        before = {name: value for name, value in record.get("run", {}).items() if name in loaded}
+        differing = [f"{name} {value}, not {loaded[name]}" for name, value in before.items()
+                     if value not in ("auto", loaded[name])]
+        if differing:
+            raise UserError(f"{self.folder} was begun with {', '.join(differing)}: name it, or "
+                            "choose another folder")
+        if "auto" in before.values():
+            record["run"] |= {name: loaded[name] for name in before}
+            write_atomically(path, json.dumps(record, indent=1))
 
     def already_paid(self, rows: dict, step: int) -> dict[str, Evaluation]:
         """{candidate: its evaluation} of those that are paid for, and of all that the step had.
@@ -301,9 +319,9 @@ class Run:
         except OSError as error:        # it may be whole, and be read the next time
             raise UserError(f"{path} cannot be read ({error.strerror}): try again, or remove it; "
                             "then the steps are taken again") from error
-        except MemoryError:
-            raise
-        except Exception:           # a file that is no checkpoint of this run
+        except Exception as error:  # a file that is no checkpoint of this run
+            if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+                raise               # on a GPU: then it may be whole, too
             intact = False
         if not intact:
             self.mend()
@@ -394,8 +412,9 @@ def check_same_settings(folder: Path, record: dict) -> None:
     differing = set()
     for part in ("config", "run", "modifiers", "options"):
         before, now = old.get(part, {}), record.get(part, {})
-        if part == "run":           # of an older version: it says less
-            now = {name: value for name, value in now.items() if name in before}
+        if part == "run":           # of an older version: it says less; "auto" agrees with all
+            now = {name: before[name] if value == "auto" else value for name, value in now.items()
+                   if name in before}
         differing |= {name for name in before | now if before.get(name) != now.get(name)}
     if differing:
         raise UserError(f"{folder} is in use by another configuration (it differs in "

@@ -28,7 +28,7 @@ class RunOptions:
     track: bool = False     # log every step to trackio as well (pip install trackio)
     engine: Literal["auto", "shared", "plain"] = "auto"     # plain: migrate.py's own, slower
     dtype: Literal["auto", "bf16", "fp32"] = "auto"         # auto: bf16 where it is faster
-    quantize: Literal["auto", "4bit", "none"] = "auto"      # auto: 4bit on CUDA, none on the CPU
+    quantize: Literal["auto", "4bit", "none"] = "auto"      # auto: 4bit for large models on CUDA
     micro_batch: int = 0    # rows in memory at a time during an update; 0: all that fit
 
 

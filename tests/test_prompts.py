@@ -18,7 +18,7 @@ import migrate
 from domains import arc_prompts, docking, molecule_prompts, objectives, word_prompts
 from domains.grids import mean_score
 from domains.sandbox import Sandbox
-from engine import chat, gguf
+from engine import chat, gguf, loading
 from engine.loading import load_model
 from runlog.errors import UserError
 from runlog.settings import RunOptions
@@ -530,3 +530,18 @@ def test_the_data_type_is_the_users_choice():
     assert policy.slow_because == "" and engine.why_not(policy.model.get_base_model()) is None
     drawn = migrate.sample(policy, [(chat.encode(policy, "Guess."), 3)], 0)
     assert len(drawn[0]) == 3
+
+
+@pytest.mark.parametrize("hidden, cuda, expected", [
+    (None, True, ("none", "fp32")), (None, False, ("none", "fp32")),
+    (1024, True, ("none", "bf16")), (4096, True, ("4bit", "bf16"))])
+def test_small_models_keep_all_bits_wherever_they_run(tmp_path, hidden, cuda, expected):
+    """Catches the bundled policies in 4 bits, which would find other candidates on a GPU."""
+    source = str(HERE / "tiny" / "wordsearch")
+    if hidden:
+        source = str(tmp_path)
+        transformers.LlamaConfig(hidden_size=hidden, intermediate_size=4 * hidden, vocab_size=1000,
+                                 num_hidden_layers=8).save_pretrained(source)
+    assert loading.weights_format(source, "auto", "auto", cuda) == expected
+    assert loading.weights_format(source, "4bit", "fp32", cuda) == ("4bit", "fp32")
+    assert loading.weights_format(source, "none", "auto", cuda)[0] == "none"

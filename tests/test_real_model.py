@@ -9,7 +9,9 @@ import importlib.util
 import pytest
 
 import migrate
-from engine import chat
+from engine import chat, why_not
+from engine.attention import SharedLayer
+from engine.loading import freeze, load_model
 from runlog.ledger import read_jsonl
 from runlog.settings import RunOptions
 from tasks import WordSearch
@@ -55,6 +57,18 @@ def test_both_paths_agree_on_a_real_model():
         results.append((scored(policy, ids, completions)[0], migrate.sample(policy, [(ids, 3)], 0)))
     (shared, drawn), (plain, same) = results
     assert (shared - plain).abs().max() < 1e-3 and drawn == same
+
+
+@pytest.mark.parametrize("quantize", ["none", "4bit"])
+def test_the_fast_path_is_taken_in_16_bits_and_a_wrong_attention_is_noticed(quantize, monkeypatch):
+    """Catches a check that compares rounding: on special tokens a right attention failed in 4 bits,
+    and one with a wrong scale passed."""
+    model, _ = load_model("smollm2", quantize, "bf16")
+    freeze(model)
+    assert why_not(model) is None
+    right = SharedLayer.attend
+    monkeypatch.setattr(SharedLayer, "attend", lambda layer, q, scale: right(layer, q, 1.2 * scale))
+    assert why_not(model) == "its attention does more than softmax(q k) v"
 
 
 PUSH_AND_SAMPLE = IN_A_FRESH_PROCESS + """

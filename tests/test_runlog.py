@@ -548,6 +548,40 @@ def test_a_report_that_a_finished_run_lacks_is_made_when_it_is_resumed(tmp_path)
     assert (folder / "report.html").exists()
 
 
+def test_a_run_says_what_auto_became_and_goes_on_with_that_alone(tmp_path):
+    """Catches a search that goes on with other weights than its LoRA weights were trained on: begun
+    on a CPU, continued on a GPU."""
+    folder = tmp_path / "r"
+    small_run(folder)
+    record = read_json(folder / "config.json")
+    assert record["run"] == {"quantize": "none", "dtype": "fp32", "engine": "auto"}
+    (folder / "summary.json").unlink()
+    small_run(folder, resume=str(folder))               # which says "auto" again
+    assert read_json(folder / "config.json") == record
+    run = Run(folder, record, True)
+    with pytest.raises(errors.UserError, match="begun with dtype fp32, not bf16: name it"):
+        run.note_weights({"quantize": "none", "dtype": "bf16"})
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_checkpoint_outlives_a_memory_that_is_full(error, tmp_path, monkeypatch):
+    """Catches: no room on the GPU for the optimizer, and the checkpoint thrown away as damaged."""
+    folder = tmp_path / "r"
+    small_run(folder)
+    (folder / "summary.json").unlink()
+    before = (folder / "checkpoint" / "state.pt").read_bytes()
+    steps = (folder / "steps.jsonl").read_bytes()
+
+    def full(*_):
+        raise error
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "load_state_dict", full)
+        assert errors.exit_code(migrate.main, ["--resume", str(folder)]) in (1, 2)
+    assert (folder / "checkpoint" / "state.pt").read_bytes() == before
+    assert errors.exit_code(migrate.main, ["--resume", str(folder)]) == 0
+    assert (folder / "steps.jsonl").read_bytes() == steps
+
+
 def test_no_settings_are_no_licence_to_resume_with_others(tmp_path):
     folder = tmp_path / "r"
     small_run(folder)

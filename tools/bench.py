@@ -415,9 +415,9 @@ def gpu(shape: str, P: int, G: int, C: int, rank: int) -> None:
     try:
         policy = migrate.load_policy(config, shape, options,
                                      loaded=(random_4bit(shape), word_tokenizer()))
+        print(f"weights and LoRA: {torch.cuda.memory_allocated() / 2**30:.2f} GiB", flush=True)
         ours = Side(policy, config, P)
         print(ours.line)
-        print(f"weights and LoRA: {peak() / 2**30:.2f} GiB", flush=True)
         for step in range(3):
             started = clock()
             completions = ours.sample()
