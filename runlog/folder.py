@@ -33,7 +33,7 @@ import safetensors
 
 from runlog import flags
 from runlog.bar import ProgressBar
-from runlog.errors import RunStopped, UserError, endings, is_out_of_memory, one_line
+from runlog.errors import RunStopped, UserError, endings, one_line
 from runlog.ledger import Evaluation, read_evaluations, read_jsonl, whole_lines
 from runlog.metrics import describe, length
 from runlog.slow import torch
@@ -319,9 +319,9 @@ class Run:
         except OSError as error:        # it may be whole, and be read the next time
             raise UserError(f"{path} cannot be read ({error.strerror}): try again, or remove it; "
                             "then the steps are taken again") from error
-        except Exception as error:  # a file that is no checkpoint of this run
-            if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
-                raise               # on a GPU: then it may be whole, too
+        except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+            raise                   # there was no room for it: it may be whole
+        except Exception:           # a file that is no checkpoint of this run
             intact = False
         if not intact:
             self.mend()
