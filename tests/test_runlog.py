@@ -559,7 +559,7 @@ def test_a_run_says_what_auto_became_and_goes_on_with_that_alone(tmp_path):
     small_run(folder, resume=str(folder))               # which says "auto" again
     assert read_json(folder / "config.json") == record
     run = Run(folder, record, True)
-    with pytest.raises(errors.UserError, match="begun with dtype fp32, not bf16: name it"):
+    with pytest.raises(errors.UserError, match="begun with dtype fp32, not bf16: give --dtype"):
         run.note_weights({"quantize": "none", "dtype": "bf16"})
 
 
