@@ -164,8 +164,8 @@ class Run:
         differing = [f"{name} {value}, not {loaded[name]}" for name, value in before.items()
                      if value not in ("auto", loaded[name])]
         if differing:
-            raise UserError(f"{self.folder} was begun with {', '.join(differing)}: give --dtype and "
-                            "--quantize as it was begun, or choose another folder")
+            raise UserError(f"{self.folder} was begun with {', '.join(differing)}: give --dtype "
+                            "and --quantize as it was begun, or choose another folder")
         if "auto" in before.values():
             record["run"] |= {name: loaded[name] for name in before}
             write_atomically(path, json.dumps(record, indent=1))
