@@ -44,7 +44,7 @@ from runlog.completions import log_completions
 from runlog.errors import RunStopped, exit_code
 from runlog.folder import Run, opened
 from runlog.ledger import GREEDY, NEIGHBOR, ON_POLICY, WARM_START, Evaluation, rank_key
-from runlog.metrics import search_summary, step_metrics
+from runlog.metrics import step_metrics, summary_of
 from runlog.slow import engine, torch  # imported at their first use: --help does not wait for them
 from tasks import Score, Task, from_function, load_task_class, ready
 
@@ -466,7 +466,7 @@ def train(config: Config, method: Method, policy: Policy, optimizer, group: list
     advantages, in_loss = method.advantages(group, rewards)                 # FORK: (G,) each
     if config.mask_zero:
         in_loss = in_loss & (rewards != 0)          # such a row still counts in the mean
-    if not method.trains or advantages.max() == advantages.min() or not in_loss.any():
+    if not method.trains or not in_loss.any() or advantages.max() == advantages.min():
         return {"skipped": True}
     for parameters in optimizer.param_groups:
         parameters["lr"] = lr
@@ -579,8 +579,8 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
     if method.trains:
         run.save_checkpoint(asdict(state), optimizer, policy.lora, force=True)
         run.save_adapter(policy.model)
-    results = [(c, Score(e.score, e.valid, e.info)) for c, e in archive.items()]
-    return (found := search_summary(config, task, state, stop)) | task.conclude(results) | found
+    scored = [(c, Score(e.score, e.valid, e.info)) for c, e in archive.items()]
+    return (found := summary_of(config, task, state, stop, scored)) | task.conclude(scored) | found
 
 
 # ------------------------------------------------------------------------------------- command line

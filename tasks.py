@@ -43,13 +43,13 @@ from typing import ClassVar
 from domains import arc_prompts, docking, grids, molecule_prompts, pictures, prompts, word_prompts
 from domains.answers import answer_word, fenced, final_part, program_in, smiles_in, words_in
 from domains.bundled import neighbor_prompt
-from domains.contract import INVALID, Checked, Score, complete
+from domains.contract import INVALID, Checked, Score, call, complete
 from domains.functions import Functions, options_in
 from domains.presets import ARC, MOLECULES, OF_POLICY, WORDS
 from domains.ranks import ranks
-from domains.sandbox import Result, open_sandbox
+from domains.sandbox import Result
 from domains.words import closeness_rank, hidden_word, vector_of, vectors_for, word_vectors
-from domains.workers import workers
+from domains.workers import open_sandbox, workers
 from runlog.errors import UserError
 from runlog.ledger import Evaluation
 from runlog.plugins import import_file
@@ -144,7 +144,7 @@ def ready(task: Task, fits: Callable, archive: dict, policy: str, size: float,
     """The task as a search uses it: it knows the model and the archive, and is held to what it
     should do. policy: the bundled policy, by its folder; "": another model. size: parameters."""
     task.fits, task.archive, task.policy = fits, archive, policy
-    task.meet(bool(policy), size)
+    call(task.meet, f"meet() of {task.name}", lambda _: True, "", bool(policy), size)
     return Checked(task, policy, say)
 
 

@@ -28,13 +28,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import migrate
-from domains.words import PUBLISHED_WORDS
 from engine import chat, decode
 from migrate import METHODS, Archive, Ask, Method, Row
 from runlog.errors import UserError
 from runlog.folder import Run
 from runlog.ledger import Evaluation, read_jsonl
-from runlog.settings import RunOptions, make_task
+from runlog.settings import make_task
 from tasks import Score, WordSearch
 from tests.support import (
     HERE,
@@ -691,7 +690,3 @@ def test_a_search_from_python_is_the_search_of_the_command_line(tmp_path, capsys
     task, known = make_task(WordSearch, arguments, migrate.load_task_class)
     assert task == WordSearch(**arguments) and known == {**arguments, "task": "wordsearch"}
 
-
-def test_the_bundled_policy_is_the_default_model_and_says_so():
-    assert migrate.resolve({}, WordSearch(target=PUBLISHED_WORDS[0])).model == "tiny"
-    assert RunOptions().quantize == "auto"

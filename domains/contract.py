@@ -77,6 +77,10 @@ def is_series(value) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | dict)
 
 
+def is_surrogate(value) -> bool:
+    return callable(getattr(value, "fit", None)) and callable(getattr(value, "rank", None))
+
+
 A_PROMPT = "a string, or a list of turns {'role': system, user or assistant, 'content': text}"
 PAIRS = "pairs (candidate, score)"
 RETURNS = {     # method: (whether a value is what it should return, what that is)
@@ -89,6 +93,7 @@ RETURNS = {     # method: (whether a value is what it should return, what that i
     "solved": (is_yes_or_no, "True or False"),
     "reveal": (is_text, "a string"),
     "conclude": (is_record, "a dict that JSON can hold"),
+    "surrogate": (is_surrogate, "an object with the methods fit and rank"),
     "score": (is_series, PAIRS)}
 
 

@@ -52,7 +52,10 @@ class Functions:
 
 
 def is_number_or_none(value) -> bool:
-    return value is None or hasattr(value, "__float__") and math.isfinite(value)
+    try:
+        return value is None or hasattr(value, "__float__") and math.isfinite(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):    # an array, a huge integer
+        return False
 
 
 def options_in(given: dict) -> dict:

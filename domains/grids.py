@@ -29,7 +29,7 @@ def load_pairs(task_id: str, file: str = "") -> tuple[list[Pair], list[Pair]]:
         return checked_pairs(json.loads(Path(file).read_text()))
     except OSError as error:
         raise UserError(f"cannot read the ARC task {file}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is no ARC task in the public JSON format ({one_line(error)}): "
                         '{"train": [{"input": grid, "output": grid}, ..], "test": [..]}') from error
 

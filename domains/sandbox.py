@@ -31,13 +31,12 @@ Covered, on Linux with seccomp (x86_64 and arm64), without any privilege:
 Not covered:
   - faults of the kernel or of the processor (Spectre, for example)
   - a program that shows what it computes by the time that it takes
-  - systems without seccomp (macOS, Windows, some containers): only the limits on CPU time, memory
+  - systems without seccomp (macOS, some containers): only the limits on CPU time, memory
     and wall-clock time are left there. A warning says so once.
 """
 from __future__ import annotations
 
 import ast
-import atexit
 import ctypes
 import functools
 import importlib.util
@@ -48,6 +47,7 @@ import os
 import platform
 import random
 import re
+import resource
 import select
 import signal
 import struct
@@ -236,9 +236,7 @@ def drop_capabilities() -> None:
 
 def limit_resources(limits: Limits, n: int) -> None:
     """Sets the limits of this process, which runs a program on n inputs: on CPU time, memory,
-    stack, files written and files open. The limit on the stack is raised: most systems have 8 MB.
-    The module resource is imported here because Windows has none."""
-    import resource
+    stack, files written and files open. That on the stack is raised: most systems have 8 MB."""
     stack = resource.getrlimit(resource.RLIMIT_STACK)[1]
     if stack == resource.RLIM_INFINITY or stack > STACK:
         stack = STACK
@@ -490,6 +488,9 @@ class Sandbox:
     def _start(self) -> subprocess.Popen:
         environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
                        "MKL_NUM_THREADS": "1"}
+        for name in "PYTHONPATH", "LD_LIBRARY_PATH":        # numpy may be found by them alone
+            if name in os.environ:
+                environment[name] = os.environ[name]
         return subprocess.Popen(
             # not -I: it ignores PYTHONHASHSEED. There is nothing else in the environment.
             [sys.executable, "-s", "-P", __file__, self.prelude], stdin=subprocess.PIPE,
@@ -566,18 +567,6 @@ def wait_for_group(leader: int, seconds: float = 1.0) -> None:
             time.sleep(0.001)
     except (ProcessLookupError, PermissionError):
         pass
-
-
-@functools.cache
-def open_sandbox(seconds: float, prelude: str, workers: int = 1) -> Sandbox:
-    """A sandbox for all searches of this process. Its servers end with the process.
-
-    seconds: time limit of a program for each input. prelude: a Python file of helpers, or "".
-    workers: how many programs may run at a time.
-    """
-    sandbox = Sandbox(Limits(seconds=seconds), prelude, workers)
-    atexit.register(sandbox.close)
-    return sandbox
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
-"""How many processes a search may have at work."""
+"""How many processes a search may have at work, and those that run programs."""
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+
+from domains.sandbox import Limits, Sandbox
+from runlog.errors import UserError
 
 
 def cores() -> int:
@@ -19,3 +24,18 @@ def workers() -> int:
     if threads.isdigit() and int(threads) > 0:
         return int(threads)
     return cores()
+
+
+@functools.cache
+def open_sandbox(seconds: float, prelude: str, workers: int = 1) -> Sandbox:
+    """A sandbox for all searches of this process. Its servers end with the process.
+
+    seconds: time limit of a program for each input. prelude: a Python file of helpers, or "".
+    workers: how many programs may run at a time. Raises UserError if the file cannot be imported.
+    """
+    try:
+        sandbox = Sandbox(Limits(seconds=seconds), prelude, workers)
+    except RuntimeError as error:
+        raise UserError(str(error)) from error
+    atexit.register(sandbox.close)
+    return sandbox

@@ -90,7 +90,8 @@ def search(task: Task, settings: Settings, propose: Propose, files: Run) -> dict
     archive: dict[str, Evaluation] = {}
     for e in evaluate(files, task, task.warm_start(settings.seed), step=0):
         archive[e.candidate] = e
-    n_warm, step, stale, solved_at, limit = len(archive), 0, 0, None, settings.limit
+    n_warm, step, stale, limit = len(archive), 0, 0, settings.limit
+    solution, solved_at = None, None
     while len(archive) - n_warm < limit and stale < GIVE_UP_AFTER:
         proposed = propose({c: e.score for c, e in archive.items()})
         if not proposed:
@@ -99,13 +100,13 @@ def search(task: Task, settings: Settings, propose: Propose, files: Run) -> dict
         spent = len(archive) - n_warm
         new = [c for c in dict.fromkeys(proposed) if c not in archive][:limit - spent]
         stale = 0 if new else stale + 1
-        solved_here = False
         for e in evaluate(files, task, new, step, spent):
             archive[e.candidate] = e
-            solved_here = solved_here or task.solved(score_of(e))
-            if solved_here and settings.after_solved == 0:
+            if solution is None and task.solved(score_of(e)):
+                solution = e.candidate
+            if solution is not None and settings.after_solved == 0:
                 break
-        if solved_here and solved_at is None:
+        if solution is not None and solved_at is None:
             solved_at = len(archive) - n_warm
             if settings.after_solved is not None:
                 limit = min(limit, solved_at + settings.after_solved)
@@ -115,9 +116,9 @@ def search(task: Task, settings: Settings, propose: Propose, files: Run) -> dict
     found = summary(
         task=task.name, target=task.reveal(), method=settings.method, seed=settings.seed,
         model=settings.model, preset=settings.preset, evaluations=evaluations,
-        solved=solved_at is not None, stop=why_stopped(settings, n, solved_at), proposals=n,
+        solution=solution, stop=why_stopped(settings, n, solved_at), proposals=n,
         repeats=0, invalid=sum(not e.valid for e in evaluations if e.step > 0), steps=step,
-        seconds=time.perf_counter() - started)
+        seconds=time.perf_counter() - started, solved_at=task.solved_at)
     return found | task.conclude([(e.candidate, score_of(e)) for e in evaluations])
 
 

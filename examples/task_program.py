@@ -9,7 +9,7 @@ import numpy as np
 
 import tasks
 from domains.answers import program_in
-from domains.sandbox import open_sandbox
+from domains.workers import open_sandbox
 
 
 def life(grid):

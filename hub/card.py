@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from reports.labels import command_of
+from reports.labels import IN_PYTHON, command_of, made_in_python
 from runlog.errors import printable
 from runlog.flags import without
 from runlog.ledger import Evaluation, best_first
@@ -127,9 +127,12 @@ def model_card(repo: str, record: dict, summary: dict, evaluations: list[Evaluat
     problem = f"{task}: {target}" if target else task
     command = ["python", "migrate.py", *without(
         {"out", "init_adapter", "resume", "config", "track"}, command_of(record))]
-    go_on = [*command, "--init-adapter", repo]
+    go_on = f"python migrate.py sample {repo} -n 20"
+    if not made_in_python(record):
+        go_on += "\n" + shlex.join([*command, "--init-adapter", repo])
     if record["config"].get("init_adapter"):
         command += ["--init-adapter", record["config"]["init_adapter"]]
+    command = IN_PYTHON if made_in_python(record) else shlex.join(command)
     load = LOAD.format(base=base.name, repo=repo, dtype=', dtype="float32"' if base.bundled else "")
     settings = [f"{k}: {v}" for k, v in all_settings(record).items() if v not in ("", None)]
     return ModelCard(CARD.format(
@@ -140,8 +143,8 @@ def model_card(repo: str, record: dict, summary: dict, evaluations: list[Evaluat
         results=table(results),
         best=fenced(best_lines(evaluations)),
         load=fenced(load, "python"),
-        go_on=fenced(f"python migrate.py sample {repo} -n 20\n{shlex.join(go_on)}", "bash"),
-        command=fenced(shlex.join(command), "bash"),
+        go_on=fenced(go_on, "bash"),
+        command=fenced(command, "bash"),
         settings=fenced("\n".join(settings)),
         versions=", ".join(f"{k} {v}" for k, v in record["versions"].items()),
         licence="" if base.licence else " The licence is that of the base model."))

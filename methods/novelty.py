@@ -21,6 +21,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from methods import by_origin
 from migrate import Archive, Ask, Method, Row
 from runlog.errors import UserError
 from runlog.ledger import GREEDY, NEIGHBOR
@@ -50,7 +51,7 @@ class Novelty:
         earliest repeats, as many as were asked for.
         """
         rows, seen, kept = [], set(), Counter()
-        wanted, each = {ask.origin: ask.n for ask in asks}, task.candidates_per_completion
+        wanted, each = by_origin(asks), task.candidates_per_completion
         for turn in range(self.max_draws):
             missing = [ask._replace(n=ask.n - kept[ask.origin]) for ask in asks]
             # whole completions: every candidate that was sampled counts
@@ -59,7 +60,7 @@ class Novelty:
                 break
             for row in self.method.draw(policy, task, missing, archive, key, turn):
                 row.kept = (row.candidate not in {None, *seen} and row.candidate not in archive
-                            and kept[row.origin] < wanted[row.origin])
+                            and kept[row.origin] < wanted[row.origin].n)
                 kept[row.origin] += row.kept
                 seen.add(row.candidate)
                 rows.append(row)

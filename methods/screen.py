@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from domains.contract import call
 from domains.gaussian import error_left_out, with_noise, with_worst
-from methods import operator
+from methods import by_origin, operator
 from migrate import Archive, Ask, Method, Row, derive
 from runlog.errors import UserError
 from runlog.ledger import OPERATOR
@@ -31,7 +31,8 @@ from runlog.slow import engine, torch
 ENOUGH = 10             # valid evaluations, before which nothing is screened
 MOST = 2000             # points of a fit: the best half of them, and as many others at random
 LATER = 50              # of more evaluations than that, up to the latest fiftieth is left out
-GENERATIONS = 2         # with +operator: so often a step breeds, before anything is scored
+GENERATIONS = 2, 8      # with +operator: so often a step breeds, at first and in the end
+PER_GENERATION = 128    # evaluations: so many more, one generation more
 BLOCK = 64              # candidates whose hidden states are computed together
 JUDGED_ON = 256         # points that processes are judged on, at most
 AT_MOST = 4             # processes of a fit
@@ -55,6 +56,7 @@ class Screen:
     def draw(self, policy, task, asks: list[Ask], archive: Archive, key: tuple, *turn) -> list[Row]:
         """As many rows as were asked for: unseen candidates, the most promising first. Where there
         are too few, the earliest of the other rows."""
+        by_origin(asks)
         if len(archive.ranked) < ENOUGH:
             return self.method.draw(policy, task, asks, archive, key, *turn)
         many = [ask._replace(n=ask.n * self.screen_draws) for ask in asks if ask.origin != OPERATOR]
@@ -80,25 +82,29 @@ class Screen:
                   promise: dict[str, float], *turn) -> list[Row]:
         """The most promising of what the operator of the task makes in some generations: of the
         best and of what the policy drew, of these and their children, and so on. None of them is
-        scored on the way. Their parents are those ancestors that were."""
+        scored on the way. Their parents are those ancestors that were.
+
+        The more the surrogate knows, the further it is trusted: one generation more for so many
+        evaluations. With eight from the start it is led astray."""
         rng = random.Random(derive(*key, OPERATOR, *turn))
         best = operator.best_of(archive)
         pool = promise | self.promise(policy, task, best, archive, key)
         ancestors = {candidate: [candidate] for candidate in best} | {c: [] for c in promise}
         children: dict[str, float] = {}
-        for _ in range(GENERATIONS):
+        first, last = GENERATIONS
+        for _ in range(min(last, max(first, len(archive) // PER_GENERATION))):
             ranked = sorted(pool, key=pool.get, reverse=True)[:operator.POOL]
             made = operator.bred(task, archive, ranked, ask.n * self.screen_draws, rng)
             new = [child for child in made if child not in pool]
             for child in new:
-                ancestors[child] = [a for parent in made[child] for a in ancestors.get(parent, [])]
+                of_parents = (ancestors.get(parent, []) for parent in made[child])
+                ancestors[child] = list(dict.fromkeys(itertools.chain(*of_parents)))
             found = self.promise(policy, task, new, archive, key)
             children |= found
             pool |= found
         ranked = sorted(children, key=children.get, reverse=True)
         rows = (operator.as_written(policy, task, child,
-                                    ask._replace(parents=list(dict.fromkeys(ancestors[child]))))
-                for child in ranked)
+                                    ask._replace(parents=ancestors[child])) for child in ranked)
         return list(itertools.islice(filter(None, rows), ask.n))
 
     def promise(self, policy, task, candidates: list[str], archive: Archive,

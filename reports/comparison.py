@@ -10,7 +10,7 @@ from reports.charts import comparison_chart, library, picture, score_scale
 from reports.labels import base_name
 from reports.markup import columns, document, esc, figure, soft, table
 from reports.pages import ZOOM
-from reports.records import RunFiles, lowest_is_best, worth
+from reports.records import RunFiles, lowest_is_best
 from reports.tables import Table, grouped
 
 SCORE, SOLVED, VALID = ("best score so far", "share of searches solved",
@@ -78,9 +78,9 @@ def progress(run: RunFiles, limit: int, n: int = 100) -> list[tuple[float, float
                 cost = max(0, used + 1 - n_warm)
             if cost > limit * k / n:
                 break
-            if e.valid and (best is None or worth(e) > worth(best)):
+            if e.valid and (best is None or e.worth > best.worth):
                 best = e
-            if summary["solved"] and e.candidate == summary["best"]:
+            if e.candidate == summary["solution"]:
                 solved = 1.0
             used += 1
         grid.append((before_any(evaluations) if best is None else best.score, solved))
@@ -91,7 +91,7 @@ def before_any(evaluations: list) -> float:
     """The score before there is a valid candidate: 0, or the worst one if 0 may be a good one."""
     valid = [e for e in evaluations if e.valid]
     if lowest_is_best(evaluations) or any(e.score < 0 for e in valid):
-        return min(valid, key=worth).score if valid else 0.0
+        return min(valid, key=lambda e: e.worth).score if valid else 0.0
     return 0.0
 
 

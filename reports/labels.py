@@ -12,6 +12,7 @@ import dataclasses
 import tasks
 from runlog.settings import COUNTS
 
+IN_PYTHON = "started from Python, with a task that was made there"
 NOT_IN_LABELS = frozenset(
     "task target seed method preset model data proposals steps budget after_solved "    # elsewhere
     "out resume config track engine micro_batch workers".split())       # change no result
@@ -40,6 +41,12 @@ def command_of(record: dict) -> list[str]:
     return record.get("command") or [f"--{as_flag(name, settings[name])}"
                                      for name in record.get("given", [])
                                      if settings.get(name) not in ("", None)]
+
+
+def made_in_python(record: dict) -> bool:
+    """Whether the task was an object of the user's program: no command makes it again."""
+    task = record["config"]["task"]
+    return bool(record.get("given")) and task not in tasks.TASKS and ".py" not in task
 
 
 def base_name(method: str) -> str:

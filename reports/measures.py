@@ -5,6 +5,7 @@ target stay together. Fewer than five targets say too little about others: they 
 """
 from __future__ import annotations
 
+import bisect
 import functools
 import random
 import statistics
@@ -31,16 +32,19 @@ class Gain(NamedTuple):
     pairs: int
 
 
-def auc_top(scores: Sequence[float], budget: int, k: int = 10, every: int = 100) -> float:
+def auc_top(scores: Sequence[float], budget: int, at: Sequence[int] = (), k: int = 10,
+            every: int = 100) -> float:
     """PMO's measure (Gao et al. 2022): the area under the mean of the k best scores so far over
-    the evaluations, divided by the budget.
+    the guesses, divided by the budget of them.
 
-    scores: in the order of the evaluations. Trapezoids between every 100th evaluation, from 0. A
-    search that ended early keeps its last value.
+    at: how many guesses each score took, in ascending order; none: 1, 2, .., as for evaluations.
+    Trapezoids between every 100th guess, from 0. A search that ended early keeps its last value.
     """
     area, last, counted = 0.0, 0.0, 0
-    for n in [*range(every, len(scores), every), len(scores)]:
-        best = sorted(scores[:n])[-k:]
+    at = at or range(1, len(scores) + 1)
+    end = at[-1] if scores else 0
+    for n in [*range(every, end, every), end]:
+        best = sorted(scores[:bisect.bisect(at, n)])[-k:]
         mean = sum(best) / max(1, len(best))
         area += (n - counted) * (last + mean) / 2
         last, counted = mean, n

@@ -21,7 +21,7 @@ from reports.charts import (
     standalone,
 )
 from reports.colours import IN_GROUPS, ORIGINS, OTHER
-from reports.labels import command_of
+from reports.labels import IN_PYTHON, command_of, made_in_python
 from reports.markup import (
     columns,
     document,
@@ -32,7 +32,7 @@ from reports.markup import (
     soft,
 )
 from reports.metrics import GLOSSARY, SECONDS, group_rows, metric_rows
-from reports.records import RunFiles, lowest_is_best, read, task_of, worth
+from reports.records import RunFiles, lowest_is_best, read, task_of
 from reports.rows import hypothesis
 from runlog.errors import one_line
 from runlog.folder import write_atomically
@@ -150,8 +150,8 @@ def names_of_records(evaluations: list[Evaluation]) -> dict[int, str]:
     short, and the next one is far. The last ones go first."""
     best, records = None, []
     for i, e in enumerate(evaluations):
-        if e.valid and (best is None or worth(e) > best):
-            best = worth(e)
+        if e.valid and (best is None or e.worth > best):
+            best = e.worth
             records.append(i)
     names, free = {}, len(evaluations) + 1.0
     for i in reversed(records):
@@ -194,7 +194,7 @@ def verdict(run: RunFiles, best: list[Evaluation], task: tasks.Task | None) -> s
         return f'<p class="verdict found"><b>Found</b> {name}, {score}, {after}.</p>'
     if not summary:
         return f'<p class="verdict"><b>Best so far</b>: {name}, {score}, {after}; {ended}.</p>'
-    if getattr(task, "solved_at", 1.0) is None:         # a scale without an end
+    if summary.get("solved_at", getattr(task, "solved_at", 1.0)) is None:  # a scale without an end
         return f'<p class="verdict"><b>Best</b>: {name}, {score}, {after}; {ended}.</p>'
     return (f'<p class="verdict"><b>Not found</b>, {ended}. The closest is {name}, {score}, '
             f"{after}.</p>")
@@ -363,6 +363,8 @@ def how_it_was_made(run: RunFiles) -> str:
     """The command, and the settings and the summary to unfold."""
     record = run.record
     command = shlex.join(["python", *record["program"], *command_of(record)])
+    if made_in_python(record):
+        command = IN_PYTHON
     parts = [f"<h2>Command</h2><pre>{esc(command)}</pre>",
              f"<details><summary>Settings</summary>{pairs(settings_of(record))}</details>"]
     if run.summary:

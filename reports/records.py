@@ -152,21 +152,21 @@ def clean_summary(summary: dict, config: dict) -> dict:
     texts = {name: config[name] for name in ("task", "method", "model", "preset")}
     counts = dict.fromkeys(("evaluations", "proposals", "repeats", "invalid", "warm_start",
                             "steps"), 0)
+    solved = summary.get("solved") is True
+    solution = summary.get("best") if solved else None      # of an older version: it says less
     return summary | names_in(summary, texts | {"target": "", "stop": ""}) | (
         typed(summary, is_text, {"best": None})
         | typed(summary, is_count, counts | {"seed": config["seed"], "best_at_proposal": None})
         | typed(summary, is_number, {"best_score": 0.0, "seconds": 0.0})
-        | {"solved": summary.get("solved") is True, "pass@2": summary.get("pass@2") is True})
+        | typed(summary, is_text, {"solution": solution if is_text(solution) else None})
+        | {"solved": solved, "pass@2": summary.get("pass@2") is True})
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
     """The evaluations of a run in the order of the archive."""
     found = []
     for line in whole_lines(folder / "evals.jsonl"):
-        try:
-            e = evaluation_in(line)
-        except OverflowError:       # an integer that no float can hold
-            continue
+        e = evaluation_in(line)
         if e and is_number(e.score) and all(map(is_count, (e.index, e.step, e.proposal))):
             found.append(replace(e, candidate=printable(e.candidate), origin=in_one_line(
                 printable(e.origin)), parents=list(map(printable, e.parents))))
@@ -205,11 +205,6 @@ def clean_completions(folder: Path) -> list[dict]:
                         for one in read if isinstance(one, dict)]
         found.append(line | {"cut": line.get("cut") is True})
     return found
-
-
-def worth(e: Evaluation) -> float:
-    """What a search maximises: the score, or its negative where the lowest score is the best."""
-    return -e.score if e.info.get("lower_is_better") is True else e.score
 
 
 def lowest_is_best(evaluations: list[Evaluation]) -> bool:

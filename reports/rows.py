@@ -9,12 +9,13 @@ import csv
 import functools
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import tasks
-from reports.labels import label
+from reports.labels import label, made_in_python
 from reports.measures import auc_top
 from reports.records import (
     RunFiles,
@@ -32,6 +33,7 @@ FIELDS = ("task target group protocol method seed limit guesses found best_score
 NUMBERS = ("limit guesses found best_score evaluations proposals repeats invalid steps seconds auc "
            "pass2").split()
 NEEDED = ("limit", "found", "best_score", "evaluations", "proposals")     # of a row
+PROTOCOL = re.compile(r".*, \d{1,9} \w+")      # preset, a number of what
 FORMULA = ("=", "+", "-", "@")      # what a formula of a spreadsheet begins with
 WITHOUT_POLICY = ("", "none", "tiny")       # models that need no mention: none, or the bundled one
 
@@ -88,10 +90,13 @@ def rows_in(source: Path, groups: dict[str, str],
 
 def without_copies(found: list[tuple[dict, RunFiles | None]]) -> list[tuple]:
     """The first (row, run) of each task, target, protocol, method and seed, those with a run before
-    those without. The same search gives the same result: a second one would only count twice."""
+    those without. The same search gives the same result: a second one would only count twice. But
+    tasks that were made in Python may be different ones of one name."""
     first: dict[tuple, tuple] = {}
     for row, run in sorted(found, key=lambda pair: pair[1] is None):
         key = *(row[name] for name in ("task", "target", "protocol", "method")), str(row["seed"])
+        if run and made_in_python(run.record):
+            key += (str(run.folder),)
         first.setdefault(key, (row, run))
     return list(first.values())
 
@@ -121,9 +126,9 @@ def row_of(run: RunFiles, groups: dict[str, str], within: int | None = None) -> 
     if best:
         row["best_score"] = round(best[0].score, 4)
         row["best"] = best[0].candidate
-        row["found"] = int(summary["solved"] and best[0].candidate == summary["best"])
-    if row["found"]:
-        row["guesses"] = guess(best[0])
+    solution = next((e for e in counted if e.candidate == summary["solution"]), None)
+    if solution:
+        row |= {"found": 1, "guesses": guess(solution)}
     for name in ("evaluations", "proposals", "repeats", "invalid", "steps", "seconds"):
         row[name] = summary[name]
     if is_cut:
@@ -132,7 +137,7 @@ def row_of(run: RunFiles, groups: dict[str, str], within: int | None = None) -> 
                 "proposals": min(n, summary["proposals"]), "steps": "", "seconds": ""}
     row["auc"] = row["pass2"] = ""
     if row["task"] == "molecule":
-        row["auc"] = round(auc_top([e.score for e in counted], limit), 4)
+        row["auc"] = round(auc_top([e.score for e in counted], limit, list(map(guess, counted))), 4)
     if row["task"] == "arc":
         row["best"] = hypothesis(row["best"])
         row["pass2"] = int(row["found"] and passes(run, counted))
@@ -206,6 +211,9 @@ def read_csv(path: Path) -> list[dict]:
         for row in read:
             if "" in (row[name] for name in NEEDED):
                 raise ValueError(f"a row without {' or '.join(NEEDED)}")
+            if row["found"] and row["guesses"] == "" or row["task"] == "arc" and (
+                    row["pass2"] == "" or not PROTOCOL.fullmatch(row["protocol"])):
+                raise ValueError(f"a row of {row['task']} without guesses, pass2 or protocol")
         return read
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

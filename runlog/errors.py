@@ -70,7 +70,8 @@ def exit_code(main, argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def endings(folder: Path, again: str):
-    """Whatever ends a run early, the user reads what was found, where it is and how to go on.
+    """What ends a run early: the user reads what was found, where it is and how to go on. An error
+    of the user passes, as does a fault of this program.
 
     again: what continues the run.
     """
@@ -93,7 +94,7 @@ def endings(folder: Path, again: str):
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT,
-                               errno.ENOTDIR, errno.EEXIST):
+                               errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
             raise
         raise UserError(f"cannot write {error.filename or folder}: {error.strerror}; make room or "
                         "choose another --out, then --resume") from error

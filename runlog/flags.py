@@ -172,6 +172,13 @@ def words_of(path: Path, argv: list[str]) -> list[str]:
     return words
 
 
+class NumbersAsText(yaml.SafeLoader):
+    """Leaves numbers as they are written. 00576224, a task of ARC, is an octal number in YAML."""
+    yaml_implicit_resolvers = {
+        first: [one for one in found if one[0].split(":")[-1] not in ("int", "float")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
+
 def settings_in(path: Path) -> dict:
     """{setting: value} of a YAML or JSON file, or of a run's config.json. Raises UserError."""
     try:
@@ -179,7 +186,7 @@ def settings_in(path: Path) -> dict:
         try:
             found = json.loads(text)        # YAML reads some of what JSON writes in another way
         except ValueError:
-            found = yaml.safe_load(text)
+            found = yaml.load(text, NumbersAsText)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from error
     is_run = isinstance(found, dict) and isinstance(found.get("config"), dict)
@@ -217,7 +224,7 @@ def check_bounds(settings, at_least: dict) -> None:
     settings: a dataclass. at_least: {field: least value}.
     """
     hints = typing.get_type_hints(type(settings))
-    for name, value in vars(settings).items():
+    for name, value in ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings)):
         flag, allowed = "--" + name.replace("_", "-"), typing.get_args(hints.get(name))
         if typing.get_origin(hints.get(name)) is typing.Literal and value not in allowed:
             raise UserError(f"{flag} takes one of {', '.join(allowed)}")

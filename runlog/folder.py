@@ -416,6 +416,7 @@ def check_same_settings(folder: Path, record: dict) -> None:
             now = {name: before[name] if value == "auto" else value for name, value in now.items()
                    if name in before}
         differing |= {name for name in before | now if before.get(name) != now.get(name)}
+    differing.discard("workers")        # as many as the machine likes: the results are the same
     if differing:
         raise UserError(f"{folder} is in use by another configuration (it differs in "
                         f"{', '.join(sorted(differing))}): resume it with its own settings, or "

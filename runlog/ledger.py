@@ -32,7 +32,7 @@ class Evaluation:
     @property
     def worth(self) -> float:
         """What the search maximises: the score, or its negative where the lowest score is best."""
-        return -self.score if self.info.get("lower_is_better") else self.score
+        return -self.score if self.info.get("lower_is_better") is True else self.score
 
 
 def rank_key(e: Evaluation) -> tuple[float, int]:

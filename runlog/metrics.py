@@ -52,13 +52,16 @@ def origin_metrics(origin: str, task, rows: list, group: list, by_row: list) -> 
 
 
 def summary(*, task: str, target: str, method: str, seed: int, model: str, preset: str,
-            evaluations: list[Evaluation], solved: bool, stop: str, proposals: int, repeats: int,
-            invalid: int, steps: int, seconds: float, skipped_updates: int = 0) -> dict:
-    """What goes into summary.json: of every search, also of those without a policy."""
+            evaluations: list[Evaluation], solution: str | None, stop: str, proposals: int,
+            repeats: int, invalid: int, steps: int, seconds: float,
+            skipped_updates: int = 0, solved_at: float | None = 1.0) -> dict:
+    """What goes into summary.json: of every search, also of those without a policy. solution: the
+    first candidate that solved the task; None: none did. solved_at: of the task."""
     best = best_first(evaluations, 1)
     return {"task": task, "target": target, "method": method, "seed": seed, "model": model,
             "preset": preset, "best_score": best[0].score if best else 0.0,
-            "best": best[0].candidate if best else None, "solved": solved, "stop": stop,
+            "best": best[0].candidate if best else None, "solved": solution is not None,
+            "solution": solution, "solved_at": solved_at, "stop": stop,
             "best_at_proposal": best[0].proposal if best else None,
             "evaluations": sum(e.step > 0 for e in evaluations), "proposals": proposals,
             "repeats": repeats, "invalid": invalid,
@@ -66,14 +69,19 @@ def summary(*, task: str, target: str, method: str, seed: int, model: str, prese
             "skipped_updates": skipped_updates, "seconds": round(seconds, 2)}
 
 
-def search_summary(config, task, state, stop: str) -> dict:
-    """The summary of a search of migrate.py. state: its State at the end."""
+def summary_of(config, task, state, stop: str, scored: list) -> dict:
+    """The summary of a search of migrate.py. state: its State at the end. scored: all (candidate,
+    Score), in the order of the archive."""
+    solution = None
+    if state.solved_at is not None:
+        solution = next(c for c, score in scored if score.valid and task.solved(score))
     return summary(task=task.name, target=task.reveal(), method=config.method, seed=config.seed,
                    model=config.model, preset=config.preset,
                    evaluations=list(task.archive.values()),
-                   solved=state.solved_at is not None, stop=stop, proposals=state.proposals,
+                   solution=solution, stop=stop, proposals=state.proposals,
                    repeats=state.repeats, invalid=state.invalid, steps=state.step,
-                   seconds=state.seconds, skipped_updates=state.skipped)
+                   seconds=state.seconds, skipped_updates=state.skipped,
+                   solved_at=task.solved_at)
 
 
 NOT_COMPARED = {"task", "model", "method", "preset", "seed", "init_adapter"}

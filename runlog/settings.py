@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from runlog import flags, plugins
-from runlog.errors import UserError
+from runlog.errors import UserError, one_line
 from runlog.slow import engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,12 +182,20 @@ def from_files(task, given: dict, *known) -> dict:
 
     task: as migrate.run takes it. known: what from_flags takes.
     """
-    if not isinstance(task, str) or not (given.get("resume") or given.get("config")):
+    if not isinstance(task, str):
+        if given.get("config"):
+            raise UserError("config: the settings in a file are for a task by its name; this one "
+                            "is made already, so give its settings to run()")
+        return given
+    if not (given.get("resume") or given.get("config")):
         return given
     named = given | {"task": task}
     words = [f"--{name.replace('_', '-')}={named[name]}"
              for name in ("resume", "config", *flags.CODE) if named.get(name)]
-    return from_flags(flags.with_files(words), *known) | given
+    found = from_flags(flags.with_files(words), *known)
+    if any(given.get(name) is not None for name in flags.LENGTHS):  # replaces that of the file
+        found = {name: value for name, value in found.items() if name not in flags.LENGTHS}
+    return found | given
 
 
 def make_task(task, given: dict, load_class) -> tuple:
@@ -202,7 +210,12 @@ def make_task(task, given: dict, load_class) -> tuple:
             raise UserError(f"{', '.join(sorted(late))}: the task is made already, so give it to "
                             f"{cls.__name__}(..)")
         return task, {"task": task.name} | given
-    return cls(**options), {**given, "task": task if isinstance(task, str) else cls.name}
+    try:
+        made = cls(**options)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{cls.__name__} cannot be made with these options: "
+                        f"{type(error).__name__}: {one_line(error)}") from error
+    return made, {**given, "task": task if isinstance(task, str) else cls.name}
 
 
 def run_options(given: dict) -> RunOptions:
@@ -217,8 +230,8 @@ def of_search(task, given: dict, defaults, methods: dict) -> tuple:
     resolve.
     """
     config = resolve(given, task, defaults, methods)
-    flags.check_bounds(task, {name: 0.01 for name in vars(task) if name.endswith("_seconds")}
-                       | {"score_seconds": 0, "workers": 0})
+    flags.check_bounds(task, {"dock_seconds": 0.01, "program_seconds": 0.01, "score_seconds": 0,
+                              "workers": 0})
     if task.has_processes and task.score_seconds:
         raise UserError(f"{task.name} {task.target} has no --score-seconds: its own time limit is "
                         "--dock-seconds (molecule) or --program-seconds (arc)")
@@ -231,9 +244,15 @@ def of_search(task, given: dict, defaults, methods: dict) -> tuple:
 
 
 def check_known(given: dict, config, options, task, modifiers: dict) -> None:
-    """Raises UserError if a name in `given` is no setting of this search."""
-    known = {f.name for one in (config, options, task) for f in fields(one)}
-    unknown = given.keys() - known.union(*modifiers.values())
+    """Raises UserError if a name in `given` is no setting of this search, or if a setting of the
+    task or of a modifier has the name of another one: a flag would set both."""
+    names = [f.name for one in (config, options, task) for f in fields(one) if f.name != "seed"]
+    names += [name for of_modifier in modifiers.values() for name in of_modifier]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"there are two settings called {name}: rename that of {task.name}, or "
+                            "of your modifier")
+    unknown = given.keys() - {*names, "seed"}
     if unknown:
         raise UserError(f"there is no setting {', '.join(sorted(unknown))} here; modifiers bring "
                         "theirs along (method='migrate+novelty', say)")

@@ -72,9 +72,8 @@ def test_only_slow_packages_and_the_engine_are_imported_inside_functions():
         if room_of(path) in ("tests", "test_migrate"):
             continue
         for target, line, inside in imports(path):
-            # the engine imports transformers, objectives and drawings import rdkit, and Windows
-            # has no module resource
-            slow = SLOW | {"engine", "domains", "resource"}
+            # the engine imports transformers, objectives and drawings import rdkit
+            slow = SLOW | {"engine", "domains"}
             if inside and target not in slow:
                 wrong.append(f"{path.relative_to(HERE)}:{line} {target}")
     assert not wrong

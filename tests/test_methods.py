@@ -5,6 +5,7 @@ import json
 import math
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ import migrate
 from domains import graph_operators, objectives
 from domains.answers import words_in
 from domains.contract import Checked
-from methods import ablations, discover, evo, novelty, operator
+from methods import ablations, discover, evo, novelty, operator, screen
 from migrate import METHODS, Archive, Ask, Row
 from runlog.errors import TaskFailed, UserError
 from runlog.folder import Run
@@ -127,6 +128,24 @@ def test_a_group_is_filled_with_the_earliest_repeats_when_nothing_new_comes():
     assert turns == [[("on-policy", 4)], [("on-policy", 3)], [("on-policy", 3)]]
     assert len(rows) == 10
     assert [i for i, row in enumerate(rows) if row.kept] == [0, 1, 2, 4]    # 3 is an empty row
+
+
+@pytest.mark.parametrize("modifier", [novelty.Novelty(), screen.Screen()])
+def test_a_modifier_tells_rows_apart_by_their_origin_and_says_so(modifier):
+    """Catches: of two asks of one origin, one that is asked and never answered."""
+    method = modifier(migrate.Method(None, None, True, draw=lambda *_: []))
+    asks = [Ask([1], 2, "neighbor", ["a"]), Ask([2], 2, "neighbor", ["b"])]
+    with pytest.raises(UserError, match="two asks have the origin 'neighbor'"):
+        method.draw(None, Letters(), asks, Archive(), (0, 1))
+    other = asks[1]._replace(origin="neighbor of the second")
+    assert method.draw(None, Letters(), [asks[0], other], Archive(), (0, 1)) == []
+
+
+def test_an_empty_group_teaches_nothing():
+    """Catches: a fork whose draw keeps no row, and a maximum of nothing."""
+    config = SimpleNamespace(mask_zero=True)
+    assert migrate.train(config, METHODS["migrate"], None, None, [], torch.zeros(0), [], 0.1) == {
+        "skipped": True}
 
 
 def test_a_search_that_finds_nothing_better_starts_afresh_and_resumes_exactly(

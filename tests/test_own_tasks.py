@@ -15,6 +15,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 from hypothesis import given
@@ -271,6 +272,58 @@ def test_the_methods_of_a_searchs_end_are_held_to_what_they_should_return(name, 
     setattr(task, name, lambda *_: gives)
     with pytest.raises(TaskFailed, match=re.escape(said)):
         run_search(tmp_path / "r", task, steps=1)
+
+
+def test_a_setting_has_one_owner(tmp_path):
+    """Catches: --temperature that sets an option of the task and the policy's as well. Options of
+    the task's own may be any number."""
+    @dataclasses.dataclass
+    class Oven(Letters):
+        pause_seconds: float = 0.0
+
+        def __post_init__(self):
+            self.hottest = math.inf
+
+    @dataclasses.dataclass
+    class Hot(Oven):
+        temperature: float = 300.0
+    assert run_search(tmp_path / "oven", Oven(), steps=1)[0]["steps"] == 1
+    with pytest.raises(UserError, match="two settings called temperature: rename that of letters"):
+        migrate.run(Hot(), steps=1, out=str(tmp_path / "hot"))
+    with pytest.raises(UserError, match="config: .* made already"):
+        migrate.run(Oven(), config="settings.yaml")
+
+
+def test_a_task_that_cannot_be_made_is_told_in_one_line(tmp_path):
+    @dataclasses.dataclass
+    class Odd(Letters):
+        shape: str = ""
+
+        def __post_init__(self):
+            self.shape = {"": "round"}[self.shape]
+
+        def meet(self, bundled, size):
+            raise KeyError("size")
+    with pytest.raises(UserError, match="Odd cannot be made with these options: KeyError: 'flat'"):
+        migrate.run(Odd, shape="flat")
+    with pytest.raises(TaskFailed, match=r"meet\(\) of letters raised KeyError"):
+        run_search(tmp_path / "r", Odd(), steps=1)
+
+
+@pytest.mark.parametrize("length", ["steps", "budget", "proposals"])
+def test_from_python_a_length_beside_a_file_wins(length, tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("steps: 2\ntarget: mob\n")
+    given = migrate.settings.from_files("wordsearch", {"config": str(file), length: 7},
+                                        migrate.Config(), METHODS, tasks.load_task_class)
+    assert given == {"config": str(file), "task": "wordsearch", "target": "mob", length: 7}
+
+
+@pytest.mark.parametrize("value", [np.array([1.0, 2.0]), 10 ** 400])
+def test_a_score_that_is_no_number_is_told_with_the_users_line(value):
+    scorer = tasks.from_function(dict(score=lambda word: value, prompt=PROMPT))
+    with pytest.raises(TaskFailed, match=r"test_own_tasks.py:\d+: .* a finite number"):
+        list(scorer.score(["a"]))
 
 
 @pytest.mark.parametrize("conclusion, said", [

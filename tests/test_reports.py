@@ -26,7 +26,7 @@ from runlog.errors import UserError, exit_code
 from runlog.folder import Run
 from runlog.ledger import Evaluation, read_evaluations
 from tasks import Task
-from tests.support import command_line
+from tests.support import command_line, read_json
 
 
 def evaluation(index: int, candidate: str, score: float, **other) -> Evaluation:
@@ -36,12 +36,13 @@ def evaluation(index: int, candidate: str, score: float, **other) -> Evaluation:
 
 
 def make_run(folder, evaluations, task="wordsearch", target="mob", steps=(), completions=(),
-             source="", **settings):
+             source="", solution=None, given=(), **settings):
     """A finished run with these evaluations, as a search without a policy leaves it. source: the
-    file of a task of the user's own."""
+    file of a task of the user's own. given: what was given from Python."""
     config = {"task": source or task, "model": "", "method": "by-hand", "preset": "yardstick",
               "seed": 1, "budget": None, "proposals": 10} | settings
-    run = Run(folder, {"config": config, "options": {"target": target}, "command": []}, False)
+    record = {"config": config, "options": {"target": target}, "command": [], "given": given}
+    run = Run(folder, record, False)
     for e in evaluations:
         run.log_evaluation(e)
     for step in steps:
@@ -50,7 +51,7 @@ def make_run(folder, evaluations, task="wordsearch", target="mob", steps=(), com
         run.log_completions(line["step"], [line])
     run.finish(metrics.summary(
         task=task, target=target, method=config["method"], seed=config["seed"],
-        model=config["model"], preset=config["preset"], evaluations=evaluations, solved=False,
+        model=config["model"], preset=config["preset"], evaluations=evaluations, solution=solution,
         stop="steps", proposals=len(evaluations), repeats=0,
         invalid=sum(not e.valid for e in evaluations), steps=1, seconds=0.5))
     return folder
@@ -66,6 +67,46 @@ def test_auc_of_the_top_ten():
     late = measures.auc_top([0.0] * 399 + [1.0], 400, k=2)
     assert late == pytest.approx(100 * 0.5 / 2 / 400)
     assert measures.auc_top([], 400) == 0
+
+
+def test_repeats_cost_as_much_as_new_candidates_where_proposals_are_counted(tmp_path):
+    """Catches: a method that repeats itself, whose curve is squeezed to the left. By hand, ten best
+    of which nine are 0 or fewer: the mean of what there is."""
+    assert measures.auc_top([0.5, 0.5], 200, [100, 200]) == pytest.approx((25 + 50) / 200)
+    assert measures.auc_top([0.5, 0.5], 200) > 0.49
+    late = make_run(tmp_path / "a", [evaluation(0, "C", 0.4, proposal=200)], task="molecule",
+                    proposals=200)
+    assert row_of(read(late), {})["auc"] == pytest.approx(0.1)      # 0 at 100, 0.4 at 200
+
+
+def test_a_solution_is_found_when_it_is_found_not_when_it_is_bettered(tmp_path):
+    """Catches: a search on a scale of its own that goes on, and is found where it was best."""
+    low = {"info": {"lower_is_better": True}}
+    found = [evaluation(i, name, score, proposal=at, **low) for i, (name, score, at) in enumerate(
+        [("a", 40.0, 10), ("b", 9.0, 50), ("c", 3.0, 90)])]
+    run = read(make_run(tmp_path / "a", found, task="mine", proposals=100, solution="b"))
+    row, early = row_of(run, {}), row_of(run, {}, within=60)
+    assert (row["found"], row["guesses"], row["best"]) == (1, 50, "c")
+    assert (early["found"], early["guesses"], early["best"]) == (1, 50, "b")
+    assert row_of(run, {}, within=49)["found"] == 0
+    assert [solved for _, solved in progress(run, 100, n=4)] == [0, 0, 1, 1, 1]
+    old = make_run(tmp_path / "old", found, task="mine", proposals=100, solution="b")
+    summary = read_json(old / "summary.json")       # of an older version: it says less
+    del summary["solution"]
+    (old / "summary.json").write_text(json.dumps(summary))
+    assert row_of(read(old), {})["guesses"] == 90
+
+
+def test_tasks_made_in_python_are_no_copies_and_no_command_makes_them_again(tmp_path, capsys):
+    """Catches: two black boxes of one name in one row, and a command that searches neither."""
+    for name in "ab":
+        make_run(tmp_path / name, [evaluation(0, name, 0.5)], task="search", given=["method"])
+        make_run(tmp_path / f"{name}-known", [evaluation(0, name, 0.5)], given=["method"])
+    rows, _, left_out = rows_from([tmp_path], {})
+    assert sorted(row["task"] for row in rows) == ["search", "search", "wordsearch"]
+    assert len(left_out) == 1
+    assert "made there" in pages.run_page(read(tmp_path / "a"), None)
+    assert "migrate.py" in pages.run_page(read(tmp_path / "a-known"), None)
 
 
 def test_runs_of_a_csv_file_are_paired_with_runs_of_a_folder():
@@ -760,9 +801,11 @@ def test_a_csv_file_holds_no_formula_and_every_number(tmp_path):
     write_csv(tmp_path / "rows.csv", [row])
     assert ",'=1+1," in (tmp_path / "rows.csv").read_text()
     assert read_csv(tmp_path / "rows.csv")[0]["best"] == "=1+1"
-    write_csv(tmp_path / "rows.csv", [row | {"found": ""}])
-    with pytest.raises(UserError, match="is no table of runs"):
-        read_csv(tmp_path / "rows.csv")
+    for wrong in ({"found": ""}, {"found": 1}, {"task": "arc"},
+                  {"task": "arc", "pass2": 0, "protocol": "mine"}):
+        write_csv(tmp_path / "rows.csv", [row | wrong])
+        with pytest.raises(UserError, match="is no table of runs"):
+            read_csv(tmp_path / "rows.csv")
     (tmp_path / "groups.json").write_text("[1]")
     assert exit_code(command.main, [str(tmp_path / "r"), "--targets",
                                     str(tmp_path / "groups.json")]) == 2

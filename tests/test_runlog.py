@@ -143,6 +143,14 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     assert Run(tmp_path / "r", {**record, "command": ["--resume"]}, True).steps_logged == 0
 
 
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    """Catches: a run that must stay on a machine as small as the one that it began on."""
+    Run(tmp_path, {"config": {}, "options": {"workers": 4}}, False).close()
+    Run(tmp_path, {"config": {}, "options": {"workers": 8}}, True).close()
+    with pytest.raises(errors.UserError, match="differs in target"):
+        Run(tmp_path, {"config": {}, "options": {"workers": 8, "target": "a"}}, True)
+
+
 def test_a_folder_of_the_user_survives_a_run_that_never_began(tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "notes.txt").write_text("mine")
@@ -386,14 +394,16 @@ def settings_of(*argv) -> dict:
 def test_settings_come_from_a_file_and_flags_win(tmp_path):
     """YAML takes 1e-3 for a string, and a run's config.json has its settings in parts."""
     file = tmp_path / "settings.yaml"
-    file.write_text("task: arc\nlr: 1e-3\nmask_zero: false\nsteps: 3\nbudget:\n")
-    given = {"task": "arc", "lr": 1e-3, "mask_zero": False, "steps": 3, "config": str(file)}
+    file.write_text("task: arc\ntarget: 00576224\nlr: 1e-3\nmask_zero: false\nsteps: 3\n"
+                    "budget:\n")
+    given = {"task": "arc", "target": "00576224", "lr": 1e-3, "mask_zero": False, "steps": 3,
+             "config": str(file)}           # an octal number, had it been one
     assert settings_of("--config", file) == given
     assert settings_of("--config", file, "--lr", "2", "--mask-zero") == \
         given | {"lr": 2.0, "mask_zero": True}
     for text, says in (("lr: {a: 1}", "lr should be one value"), ("3", "holds no settings"),
                        ("lrr: 1", "Unrecognized options: --lrr"), ("lr: x", "Error parsing --lr"),
-                       ("{", "cannot be read"), ("1: 2", "holds no settings")):
+                       ("{", "cannot be read"), ("1: 2", "is no setting")):
         file.write_text(text)
         with pytest.raises(errors.UserError, match=says):
             settings_of("--config", file)

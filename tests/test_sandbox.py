@@ -15,7 +15,9 @@ import torch
 
 from domains import arc_prompts
 from domains import sandbox as sandbox_module
-from domains.sandbox import ALLOWED, Limits, Result, Sandbox, open_sandbox
+from domains.sandbox import ALLOWED, Limits, Result, Sandbox
+from domains.workers import open_sandbox
+from runlog.errors import UserError
 from tests.support import HERE, wait_until
 
 GRID = [[1, 2], [3, 4]]
@@ -389,6 +391,8 @@ def test_a_prelude_is_there_for_programs_under_its_name(tmp_path):
     reason = "broken.py cannot be imported: ModuleNotFoundError"
     with pytest.raises(RuntimeError, match=reason):
         Sandbox(prelude=str(tmp_path / "broken.py"), workers=1)
+    with pytest.raises(UserError, match="broken.py cannot be imported"):
+        open_sandbox(2.0, str(tmp_path / "broken.py"))
 
 
 @pytest.mark.parametrize("imports, call", [

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import migrate
+import tasks
 from engine import chat, features, hidden_means
 from methods import screen
 from migrate import Archive, Ask, Row
@@ -86,7 +87,7 @@ def test_with_an_operator_the_most_promising_are_bred_for_some_generations(monke
         return [Row(ask.origin, [], [1], "letters") for ask in asks]
     shown, policy, archive = [], load(folder_of("tiny")), archive_of(screen.ENOUGH)
     asks = [Ask([1], 1, "on-policy", []), Ask([1], 2, "operator", [])]
-    monkeypatch.setattr(screen, "GENERATIONS", 3)
+    monkeypatch.setattr(screen, "GENERATIONS", (3, 3))
     method = screen.Screen(screen_draws=3)(migrate.Method(None, None, True, draw=draw))
     rows = method.draw(policy, Growing(), asks, archive, (0, 1))
     assert [row.candidate for row in rows] == ["letters", "apprentice", "conductor"]
@@ -115,6 +116,21 @@ def test_a_child_of_a_child_has_the_ancestors_that_were_scored():
     rows = method.draw(policy, Chain(), [Ask([1], 7, "operator", [])], archive, (0, 1))
     assert {row.candidate for row in rows} == set(words)
     assert len({tuple(row.parents) for row in rows}) == 1 and len(rows[0].parents) == 1
+
+
+@pytest.mark.parametrize("n, generations", [(10, 2), (300, 2), (384, 3), (5000, 8)])
+def test_a_step_breeds_more_often_the_more_the_surrogate_knows(n, generations):
+    """Catches: a surrogate that is trusted too early, or never."""
+    shown = []
+
+    class Shown(WithSurrogate):
+        def neighbors(self, best, n, rng):
+            shown.append(best)
+            return [("word", [best[0]])]
+    method = screen.Screen()(migrate.Method(None, None, True))
+    asks = [Ask([1], 1, "operator", [])]
+    method.draw(load(folder_of("tiny")), Shown(), asks, archive_of(n), (0, 1))
+    assert len(shown) == generations
 
 
 def test_a_screened_search_scores_better_candidates(tmp_path):
@@ -295,6 +311,18 @@ def test_a_surrogate_of_a_task_is_held_to_its_contract(ranking, monkeypatch):
     monkeypatch.setattr(Lengths, "fit", lambda self, *known: 1 / 0)
     with pytest.raises(TaskFailed, match=r"fit\(\) of the surrogate .* ZeroDivisionError"):
         modifier.promise(None, WithSurrogate(), ["a", "b"], archive_of(21), (0, 1))
+
+
+@pytest.mark.parametrize("made, said", [
+    (lambda: 1 / 0, "raised ZeroDivisionError"), (lambda: 3, "must return an object with")])
+def test_a_surrogate_that_cannot_be_made_is_told_in_one_line(made, said):
+    """Catches: a bare traceback in the middle of a run."""
+    task = Letters()
+    task.surrogate = made
+    modifier = screen.Screen()
+    modifier(migrate.Method(None, None, True))
+    with pytest.raises(TaskFailed, match=rf"surrogate\(\) of letters {said}"):
+        modifier.promise(None, tasks.Checked(task), ["a"], archive_of(20), (0, 1))
 
 
 def test_one_huge_score_hides_no_other():
