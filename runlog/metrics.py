@@ -74,7 +74,8 @@ def summary_of(config, task, state, stop: str, scored: list) -> dict:
     Score), in the order of the archive."""
     solution = None
     if state.solved_at is not None:
-        solution = next(c for c, score in scored if score.valid and task.solved(score))
+        solvers = (c for c, score in scored if score.valid and task.solved(score))
+        solution = next(solvers, task.archive.best(1)[0].candidate)
     return summary(task=task.name, target=task.reveal(), method=config.method, seed=config.seed,
                    model=config.model, preset=config.preset,
                    evaluations=list(task.archive.values()),
