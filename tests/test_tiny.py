@@ -437,7 +437,7 @@ def test_the_bundled_arc_policy_searches_a_real_task(tmp_path):
     assert exit_code(migrate.main, argv) == 0
     summary = json.loads((run / "summary.json").read_text())
     evaluations, steps = (read_jsonl(run / f"{name}.jsonl") for name in ("evals", "steps"))
-    assert summary["preset"] == "tiny" and summary["target"] == "0b148d64"
+    assert summary["preset"] == "tiny" and summary["target"] == "45737921"
     assert summary["proposals"] == 45 and summary["best_score"] > 0.3
     assert {e["origin"] for e in evaluations} == {"on-policy", "neighbor"}
     assert sum(e["valid"] for e in evaluations) > len(evaluations) / 2
