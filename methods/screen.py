@@ -32,7 +32,8 @@ ENOUGH = 10             # valid evaluations, before which nothing is screened
 MOST = 2000             # points of a fit: the best half of them, and as many others at random
 LATER = 50              # of more evaluations than that, up to the latest fiftieth is left out
 GENERATIONS = 2, 8      # with +operator: so often a step breeds, at first and in the end
-PER_GENERATION = 128    # evaluations: so many more, one generation more
+FOLLOWED_FROM = 1024    # evaluations: from here on it is once more for each PER_GENERATION
+PER_GENERATION = 128
 BLOCK = 64              # candidates whose hidden states are computed together
 JUDGED_ON = 256         # points that processes are judged on, at most
 AT_MOST = 4             # processes of a fit
@@ -84,15 +85,16 @@ class Screen:
         best and of what the policy drew, of these and their children, and so on. None of them is
         scored on the way. Their parents are those ancestors that were.
 
-        The more the surrogate knows, the further it is trusted: one generation more for so many
-        evaluations. With eight from the start it is led astray."""
+        The more the surrogate knows, the further it is followed. With eight generations from the
+        start it would lead astray."""
         rng = random.Random(derive(*key, OPERATOR, *turn))
         best = operator.best_of(archive)
         pool = promise | self.promise(policy, task, best, archive, key)
         ancestors = {candidate: [candidate] for candidate in best} | {c: [] for c in promise}
         children: dict[str, float] = {}
         first, last = GENERATIONS
-        for _ in range(min(last, max(first, len(archive) // PER_GENERATION))):
+        more = max(0, len(archive) - FOLLOWED_FROM) // PER_GENERATION
+        for _ in range(min(last, first + more)):
             ranked = sorted(pool, key=pool.get, reverse=True)[:operator.POOL]
             made = operator.bred(task, archive, ranked, ask.n * self.screen_draws, rng)
             new = [child for child in made if child not in pool]
