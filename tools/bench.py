@@ -534,7 +534,8 @@ def growth() -> None:
 
 def decoding() -> None:
     """Prints the CPU seconds of one more token of 10 rows of SmolLM2 in bf16, in 15 turns: its
-    layers, its logits, and for comparison a sum over as many numbers as the model has."""
+    layers, the same without LoRA, the layers' products with the weights alone, the logits, and for
+    comparison a sum over as many numbers as the model has."""
     print(versions())
     policy = policy_from("smollm2", config_for(10, 8), "bf16")
     by_hand, numbers = llama.of(policy.model), torch.ones(policy.n_parameters).bfloat16()
@@ -544,14 +545,24 @@ def decoding() -> None:
         [(keys_and_values, hidden)] = by_hand.run_prompts([prompt], lora)
         rows = hidden.expand(10, -1)
 
-        def layers():
+        products = [(joined, torch.ones(10, joined.weight.shape[1]).bfloat16())
+                    for layer in by_hand.layers
+                    for joined in (layer.qkv, layer.out, layer.gate, layer.down)]
+
+        def multiply():
+            for joined, x in products:
+                llama.packed_linear(x, joined.packed)
+
+        def layers(lora=lora):
             caches = shared_layers([keys_and_values], [10], 8)
 
             def attend(i, q, k, v):
                 caches[i].update(k[:, :, None], v[:, :, None])
                 return caches[i].attend(q[:, :, None], q.shape[-1] ** -0.5)[:, 0]
             by_hand(torch.arange(10), torch.full((10,), 50), attend, lora)
-        times = interleaved(15, layers=layers, logits=lambda: by_hand.logits(rows),
+        bare = [[None] * len(of_layer) for of_layer in lora]
+        times = interleaved(15, layers=layers, without_lora=lambda: layers(bare),
+                            products=multiply, logits=lambda: by_hand.logits(rows),
                             reading=numbers.sum)
     print("; ".join(f"{name} {1e3 * statistics.median(t):.0f} ms" for name, t in times.items()))
     both = [a + b for a, b in zip(times["layers"], times["logits"])]
