@@ -492,7 +492,7 @@ class Sandbox:
             if name in os.environ:
                 environment[name] = os.environ[name]
         return subprocess.Popen(
-            # not -I: it ignores PYTHONHASHSEED. There is nothing else in the environment.
+            # not -I: it ignores PYTHONHASHSEED. There is nothing more in the environment.
             [sys.executable, "-s", "-P", __file__, self.prelude], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=self.folder.name,
             start_new_session=True, env=environment)

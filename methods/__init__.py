@@ -6,6 +6,7 @@ def by_origin(asks: list) -> dict:
     """{origin: ask}: modifiers tell rows apart by it. Raises UserError if two asks share one."""
     found = {ask.origin: ask for ask in asks}
     if len(found) < len(asks):
-        raise UserError(f"two asks have the origin {asks[0].origin!r}: give each another one "
+        origins = ", ".join(ask.origin for ask in asks)
+        raise UserError(f"the asks have the origins {origins}: give each one of its own "
                         "(docs/forking.md)")
     return found

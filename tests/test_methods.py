@@ -135,7 +135,7 @@ def test_a_modifier_tells_rows_apart_by_their_origin_and_says_so(modifier):
     """Catches: of two asks of one origin, one that is asked and never answered."""
     method = modifier(migrate.Method(None, None, True, draw=lambda *_: []))
     asks = [Ask([1], 2, "neighbor", ["a"]), Ask([2], 2, "neighbor", ["b"])]
-    with pytest.raises(UserError, match="two asks have the origin 'neighbor'"):
+    with pytest.raises(UserError, match="origins neighbor, neighbor: give each"):
         method.draw(None, Letters(), asks, Archive(), (0, 1))
     other = asks[1]._replace(origin="neighbor of the second")
     assert method.draw(None, Letters(), [asks[0], other], Archive(), (0, 1)) == []
