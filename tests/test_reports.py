@@ -70,8 +70,8 @@ def test_auc_of_the_top_ten():
 
 
 def test_repeats_cost_as_much_as_new_candidates_where_proposals_are_counted(tmp_path):
-    """Catches: a method that repeats itself, whose curve is squeezed to the left. By hand, ten best
-    of which nine are 0 or fewer: the mean of what there is."""
+    """Catches: a method that repeats itself, whose curve is squeezed to the left. Worked out
+    by hand. Where there are fewer than ten scores, the mean is that of what there is."""
     assert measures.auc_top([0.5, 0.5], 200, [100, 200]) == pytest.approx((25 + 50) / 200)
     assert measures.auc_top([0.5, 0.5], 200) > 0.49
     late = make_run(tmp_path / "a", [evaluation(0, "C", 0.4, proposal=200)], task="molecule",
