@@ -11,16 +11,18 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from domains import objectives
-from examples import arc_enumerate, baseline, graph_ga, yardsticks
+from examples import arc_enumerate, arc_synthetic, baseline, graph_ga, yardsticks
 from reports.records import read
 from reports.rows import row_of
 from runlog.errors import TaskFailed, UserError, exit_code
 from runlog.folder import Run
 from runlog.ledger import read_evaluations
-from tasks import Molecule, Score, Task
+from tasks import Arc, Molecule, Score, Task
+from tiny import arc_programs
 
 
 @dataclass
@@ -207,3 +209,26 @@ def test_a_task_of_the_user_can_have_a_baseline(tmp_path):
     files = Run(tmp_path, {}, resume=False)
     summary = baseline.search(Letters(), settings, lambda scores: [next(words)], files)
     assert summary["best"] == "oui" and summary["invalid"] == 1 and summary["warm_start"] == 3
+
+
+def solves(program: list, pairs: list) -> bool:
+    return all(arc_programs.same(arc_programs.run(program, grid), np.array(output))
+               for grid, output in pairs)
+
+
+def test_synthetic_tasks_of_arc_need_all_of_their_operations(tmp_path, capsys):
+    """Catches: a file that is no task, another one each time, a solution that is too long."""
+    argv = ["--operations", "2", "--tasks", "3", "--out"]
+    for folder in ("a", "b"):
+        assert exit_code(arc_synthetic.main, [*argv, str(tmp_path / folder)]) == 0
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+        task, names = Arc(arc_file=str(path)), read_json(path)["operations"]
+        n_colours = [len(arc_programs.OPERATIONS[name].slots) for name in names]
+        colours = [itertools.permutations(range(10), n) for n in n_colours]
+        steps = [[(name, c) for c in some] for name, some in zip(names, colours)]
+        assert any(solves(list(program), task.train) for program in itertools.product(*steps))
+        assert not any(solves([step], task.train) for some in steps for step in some)
+        assert len(task.train) == 3 and len(task.test) == 1
+    assert exit_code(arc_synthetic.main, ["--seed", "-1", "--out", str(tmp_path / "c")]) == 2
+    assert "must not be negative" in capsys.readouterr().err
