@@ -10,7 +10,8 @@
 #                                     #   10,000 (140, with the preset screen 570 more); three
 #                                     #   proteins, if dockstring is there (140)
 #   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1, then
-#                                     #   all 400 evaluation tasks, 1,024 programs each
+#                                     #   all 400 evaluation tasks, 1,024 programs each; synthetic
+#                                     #   tasks of two and three operations, 512 programs (60)
 #   bash run_all.sh ablations         #   what each part of the method is good for, on development
 #                                     #   targets (40)
 #   bash run_all.sh real              #   SmolLM2-135M, a real language model, on ten published and
@@ -213,7 +214,8 @@ molecule() {
   fi
 }
 
-# Every fourth task of both sets, at the paper's number of programs; then all evaluation tasks.
+# Every fourth task of both sets, at the paper's number of programs; synthetic tasks of two and of
+# three operations; then all evaluation tasks.
 arc() {
   local seed method target n
   has_policy arc || return 0
@@ -227,8 +229,18 @@ arc() {
     done
   done
   if [ -n "$SMOKE" ]; then return; fi
+  for n in 2 3; do
+    "$PYTHON" -m examples.arc_synthetic --operations $n --out "$OUT/arc/tasks" >&2
+  done
+  for seed in $SEEDS; do for target in "$OUT"/arc/tasks/*.json; do
+    for method in migrate ns grpo random; do
+      echo "migrate.py --task arc --arc-file ${target@Q} --method $method --seed $seed" \
+           "--proposals 512 --after-solved 0${MODEL:+ --model ${MODEL@Q}}" \
+           "--resume ${OUT@Q}/arc/synthetic/$method/$(basename "$target" .json)-$seed"
+    done
+  done; done
   for target in $(arc_tasks 1 1); do
-    search arc/all arc "$target" migrate "${SEEDS%% *}" --proposals "$n"
+    search arc/evaluation arc "$target" migrate "${SEEDS%% *}" --proposals 1024
   done
 }
 
@@ -293,7 +305,7 @@ if [ $status -gt 1 ]; then exit $status; fi             # not started, or interr
 tables() {
   case $1 in
     ablations) echo ablations/wordsearch ablations/molecule ;;
-    arc) echo arc/sample arc/all ;;
+    arc) echo arc/sample arc/synthetic arc/evaluation ;;
     *) echo "$1" ;;
   esac
 }
