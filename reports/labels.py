@@ -14,7 +14,8 @@ from runlog.settings import COUNTS
 
 IN_PYTHON = "started from Python, with a task that was made there"
 NOT_IN_LABELS = frozenset(
-    "task target seed method preset model data proposals steps budget after_solved "    # elsewhere
+    "task target arc_file seed method preset model data "                       # elsewhere
+    "proposals steps budget after_solved "
     "out resume config track engine micro_batch workers".split())       # change no result
 
 

@@ -91,13 +91,19 @@ def rows_in(source: Path, groups: dict[str, str],
 def without_copies(found: list[tuple[dict, RunFiles | None]]) -> list[tuple]:
     """The first (row, run) of each task, target, protocol, method and seed, those with a run before
     those without. The same search gives the same result: a second one would only count twice. But
-    tasks that were made in Python may be different ones of one name."""
+    tasks that were made in Python, or that come from files, may be different ones of one name."""
     first: dict[tuple, tuple] = {}
+    known: set[tuple] = set()
     for row, run in sorted(found, key=lambda pair: pair[1] is None):
         key = *(row[name] for name in ("task", "target", "protocol", "method")), str(row["seed"])
+        which = ""                      # of the tasks of this name; a CSV file does not say
+        if run:
+            which = str(run.record.get("options", {}).get("arc_file") or "")
         if run and made_in_python(run.record):
-            key += (str(run.folder),)
-        first.setdefault(key, (row, run))
+            which = str(run.folder)
+        if run or key not in known:
+            first.setdefault((key, which), (row, run))
+        known.add(key)
     return list(first.values())
 
 

@@ -36,12 +36,13 @@ def evaluation(index: int, candidate: str, score: float, **other) -> Evaluation:
 
 
 def make_run(folder, evaluations, task="wordsearch", target="mob", steps=(), completions=(),
-             source="", solution=None, given=(), **settings):
+             source="", solution=None, given=(), arc_file="", **settings):
     """A finished run with these evaluations, as a search without a policy leaves it. source: the
     file of a task of the user's own. given: what was given from Python."""
     config = {"task": source or task, "model": "", "method": "by-hand", "preset": "yardstick",
               "seed": 1, "budget": None, "proposals": 10} | settings
-    record = {"config": config, "options": {"target": target}, "command": [], "given": given}
+    options = {"target": target, "arc_file": arc_file}
+    record = {"config": config, "options": options, "command": [], "given": given}
     run = Run(folder, record, False)
     for e in evaluations:
         run.log_evaluation(e)
@@ -109,6 +110,20 @@ def test_tasks_made_in_python_are_no_copies_and_no_command_makes_them_again(tmp_
     assert "migrate.py" in pages.run_page(read(tmp_path / "a-known"), None)
 
 
+def test_tasks_of_two_files_of_one_name_are_no_copies(tmp_path, capsys):
+    """Catches: one of them that is left out, two methods in a table because of the files' names, a
+    run that counts twice because it is in a CSV file, too."""
+    for name in ("a/puzzle.json", "b/puzzle.json"):
+        make_run(tmp_path / name, [evaluation(0, name, 0.5)], task="arc", target="puzzle",
+                 arc_file=name)
+    make_run(tmp_path / "again", [evaluation(0, "a", 0.5)], task="arc", target="puzzle",
+             arc_file="a/puzzle.json")
+    rows, _, left_out = rows_from([tmp_path], {})
+    assert len(rows) == 2 and len(left_out) == 1 and {row["method"] for row in rows} == {"by-hand"}
+    write_csv(tmp_path / "rows.csv", rows)
+    assert len(rows_from([tmp_path / "a", tmp_path / "rows.csv"], {}).rows) == 1
+
+
 def test_runs_of_a_csv_file_are_paired_with_runs_of_a_folder():
     """Seeds are text in the one and numbers in the other."""
     def row(seed, value):
@@ -136,14 +151,16 @@ SETTINGS = {"task": "own.py", "method": "migrate", "preset": "tiny", "seed": 3, 
     ("--no-mask-zero --out=a --top-k=10", "migrate no-mask-zero top-k=10"),
     ("--budget 10000 --after-solved 10000", "migrate"),
     ("--top-k 10 --n-neighbors 5", "migrate (4,1,5) top-k=10"),
+    ("--arc-file a/puzzle.json --lr 0", "migrate lr=0"),
     ("--patience 7 --quantize 4bit --warm-start-words 5",
      "migrate patience=7 quantize=4bit warm-start-words=5"),
 ])
 def test_a_table_tells_runs_of_different_settings_apart(flags, expected):
     """Catches: rows of different settings that are averaged, or one row for each folder name. All
     counts of a group are shown, also where the user gave one."""
+    options = {"warm_start_words": 5, "arc_file": "a/puzzle.json"}
     record = {"config": SETTINGS, "command": flags.split(), "run": {"quantize": "4bit"},
-              "modifiers": {"novelty": {"patience": 7}}, "options": {"warm_start_words": 5}}
+              "modifiers": {"novelty": {"patience": 7}}, "options": options}
     assert label("migrate", record) == expected
 
 
