@@ -11,7 +11,7 @@
 #                                     #   proteins, if dockstring is there (140)
 #   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1, then
 #                                     #   all 400 evaluation tasks, 1,024 programs each; synthetic
-#                                     #   tasks of two and three operations, 512 programs (60)
+#                                     #   tasks of two and three operations, 512 programs (40)
 #   bash run_all.sh ablations         #   what each part of the method is good for, on development
 #                                     #   targets (40)
 #   bash run_all.sh real              #   SmolLM2-135M, a real language model, on ten published and
