@@ -4,8 +4,8 @@
     python migrate.py --task arc --arc-file synthetic/d3-00.json
 
 They come from the generator that the bundled policy learned from (tiny/arc_programs.py), with other
-random numbers. Each has three training pairs and a test pair. No program with an operation less
-solves it, at least none that is left when one is taken away.
+random numbers. Each has three training pairs and a test pair. What is left of its program when an
+operation is taken away does not solve it.
 """
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from runlog.errors import UserError, exit_code
 from tiny import arc_programs
@@ -41,12 +42,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=4242)
     parser.add_argument("--out", type=Path, required=True, help="a folder")
     args = parser.parse_args(argv)
-    if args.seed < 0:
-        raise UserError("--seed must not be negative")
-    args.out.mkdir(parents=True, exist_ok=True)
-    for number in range(args.tasks):
-        path = args.out / f"d{args.operations}-{number:02d}.json"
-        path.write_text(json.dumps(task(args.seed, args.operations, number)) + "\n")
+    if args.seed < 0 or args.tasks < 1:
+        raise UserError("--seed must not be negative, --tasks must be at least 1")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for number in tqdm(range(args.tasks), unit="task", disable=None):
+            path = args.out / f"d{args.operations}-{number:02d}.json"
+            path.write_text(json.dumps(task(args.seed, args.operations, number)) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write to {args.out}: {error.strerror}") from error
     print(f"{args.tasks} tasks in {args.out}")
 
 

@@ -230,5 +230,9 @@ def test_synthetic_tasks_of_arc_need_all_of_their_operations(tmp_path, capsys):
         assert any(solves(list(program), task.train) for program in itertools.product(*steps))
         assert not any(solves([step], task.train) for some in steps for step in some)
         assert len(task.train) == 3 and len(task.test) == 1
-    assert exit_code(arc_synthetic.main, ["--seed", "-1", "--out", str(tmp_path / "c")]) == 2
-    assert "must not be negative" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for wrong, says in ((["--seed", "-1", "--out", str(tmp_path / "c")], "must not be negative"),
+                        (["--tasks", "0", "--out", str(tmp_path / "c")], "at least 1"),
+                        (["--out", str(tmp_path / "file")], "cannot write to")):
+        assert exit_code(arc_synthetic.main, wrong) == 2
+        assert says in capsys.readouterr().err
