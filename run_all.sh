@@ -217,7 +217,7 @@ molecule() {
 # Every fourth task of both sets, at the paper's number of programs; synthetic tasks of two and of
 # three operations; then all evaluation tasks.
 arc() {
-  local seed method target n
+  local seed method target n operations
   has_policy arc || return 0
   n=$(size 1024 32)
   for seed in $SEEDS; do
@@ -229,18 +229,18 @@ arc() {
     done
   done
   if [ -n "$SMOKE" ]; then return; fi
-  for n in 2 3; do
-    "$PYTHON" -m examples.arc_synthetic --operations $n --out "$OUT/arc/tasks" >&2
+  for operations in 2 3; do
+    "$PYTHON" -m examples.arc_synthetic --operations $operations --out data/arc-synthetic >&2
   done
-  for seed in $SEEDS; do for target in "$OUT"/arc/tasks/*.json; do
+  for seed in $SEEDS; do for target in data/arc-synthetic/*.json; do    # jobs elsewhere have data/
     for method in migrate ns grpo random; do
-      echo "migrate.py --task arc --arc-file ${target@Q} --method $method --seed $seed" \
+      echo "migrate.py --task arc --arc-file $target --method $method --seed $seed" \
            "--proposals 512 --after-solved 0${MODEL:+ --model ${MODEL@Q}}" \
            "--resume ${OUT@Q}/arc/synthetic/$method/$(basename "$target" .json)-$seed"
     done
   done; done
   for target in $(arc_tasks 1 1); do
-    search arc/evaluation arc "$target" migrate "${SEEDS%% *}" --proposals 1024
+    search arc/evaluation arc "$target" migrate "${SEEDS%% *}" --proposals "$n"
   done
 }
 
