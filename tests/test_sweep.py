@@ -113,6 +113,14 @@ def test_real_searches_run_one_after_the_other_in_one_process(tmp_path, capsys):
     assert capsys.readouterr().out.count("finished:") == 3
 
 
+def test_a_wrong_setting_is_one_line_in_the_log(tmp_path):
+    """Catches: a traceback where the command itself prints one line and the way out."""
+    line = f"migrate.py --task molecule --target no_such --out {tmp_path / 'runs' / 'a'}"
+    assert sweep.search(line) == 2
+    log = (tmp_path / "runs" / "a.log").read_text()
+    assert log.startswith("error: ") and log.count("\n") == 1 and "qed" in log
+
+
 @pytest.mark.parametrize("line", ["ls --out x", "-m quick", "migrate.py", "-m --out x",
                                   "migrate.py --out"])
 def test_a_line_that_is_no_search_is_told_before_anything_starts(line, tmp_path, capsys):

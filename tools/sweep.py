@@ -45,7 +45,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from domains.workers import cores
-from runlog.errors import UserError
+from runlog.errors import UserError, exit_code
 
 ROOT = Path(__file__).resolve().parent.parent
 ARRAY = 1000        # tasks of a job array: SLURM's default limit is 1,001
@@ -103,18 +103,15 @@ def log_of(run: Path) -> Path:
 
 
 def search(line: str) -> int:
-    """One search in this process, its output in DIR.log. Returns its exit code: 0, 1, or 130 when
-    it was interrupted."""
+    """One search in this process, its output in DIR.log. Returns its exit code, as exit_code does;
+    1 after a fault of the program."""
     module, argv = parse(line)
     sys.argv = [module.replace(".", "/") + ".py", *argv]        # as if it had been typed
     log = log_of(folder(line))
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
-            importlib.import_module(module).main(argv)
-            return 0
-        except KeyboardInterrupt:
-            return 130
+            return exit_code(importlib.import_module(module).main, argv)
         except (Exception, SystemExit):
             traceback.print_exc()
             return 1
