@@ -1,4 +1,4 @@
-"""Crossover and mutation of molecules after Graph GA (Jensen 2019): on graphs, by reactions.
+"""Crossover and mutation of molecules after Graph GA (Jensen 2019): on graphs.
 
 All draws come from the `rng` that is given (random.Random). A function that makes a molecule
 returns it sanitised, or None if it came to nothing. Graph GA, the baseline, breeds with them
@@ -7,7 +7,9 @@ returns it sanitised, or None if it came to nothing. Graph GA, the baseline, bre
 from __future__ import annotations
 
 import functools
+import itertools
 import random
+from typing import NamedTuple
 
 from rdkit import Chem
 from rdkit.Chem import rdChemReactions
@@ -16,7 +18,7 @@ from domains import objectives
 
 MUTATION_RATE = 0.067       # share of the children that are mutated, as in the PMO benchmark
 TRIES = 10          # draws of one operator before it is given up
-FORBIDDEN = ("[R]=[R]=[R]", "[r3,r4]=[r3,r4]", "[1*]")
+FORBIDDEN = ("[R]=[R]=[R]", "[r3,r4]=[r3,r4]")
 LARGEST_RING = 6
 
 # where a molecule is cut: a pattern of atoms, and the bonds between them that are cut
@@ -118,13 +120,23 @@ def mutate(mol, rng):
     for _ in range(TRIES):
         smarts = rng.choice(MUTATIONS)(mol, rng)
         if smarts:
-            child = product(smarts, [kekulized(mol)], rng)
+            child = product(smarts, mol, rng)
             if child is not None:
                 return child
     return None
 
 
 # ------------------------------------------------------------------------ crossover: cut and join
+
+class Part(NamedTuple):
+    """A part of a molecule that was cut. It is without aromatic bonds, and not sanitised."""
+    mol: Chem.Mol
+    ends: tuple[int, ...]       # the atom at each open end; twice the same where it had both bonds
+    path: int                   # atoms on the shortest way from the first end to the last
+
+
+BONDS = {"-": Chem.BondType.SINGLE, "=": Chem.BondType.DOUBLE}
+
 
 def cross(a: str, b: str, rng):
     """A child of two molecules, by their chains or by their rings."""
@@ -137,70 +149,99 @@ def cross(a: str, b: str, rng):
 
 def cross_chains(a: str, b: str, rng):
     """A part of a and a part of b, each cut at a bond outside rings, joined by a single bond."""
-    cuts = [halves(smiles, *CHAIN_CUT) for smiles in (a, b)]
-    if not all(cuts):
+    first, second = (part_of(smiles, CHAIN_CUT, rng) for smiles in (a, b))
+    if not (first and second):
         return None
-    parts = [rng.choice(rng.choice(found)) for found in cuts]
-    return product("[*:1]-[1*].[1*]-[*:2]>>[*:1]-[*:2]", parts, rng)
+    return acceptable(joined(first, second, second.ends, "-"), rng)
 
 
 def cross_rings(a: str, b: str, rng):
     """A part of a and a part of b, each cut at two bonds of a ring, joined to a new ring by two
-    bonds, one after the other."""
-    cuts = [halves(smiles, *rng.choice(RING_CUTS)) for smiles in (a, b)]
-    if not all(cuts):
+    bonds: either way round, single and double ones."""
+    first, second = (part_of(smiles, rng.choice(RING_CUTS), rng) for smiles in (a, b))
+    if not (first and second and 3 <= first.path + second.path <= LARGEST_RING):
         return None
-    parts = [rng.choice(rng.choice(found)) for found in cuts]
-    joined = products(f"[*:1]~[1*].[1*]~[*:2]>>[*:1]{rng.choice('-=')}[*:2]", parts)
-    for one in rng.sample(joined, min(len(joined), 4)):
-        order = rng.choice("-=")
-        try:
-            Chem.SanitizeMol(one)
-            child = product(f"([*:1]~[1*].[1*]~[*:2])>>[*:1]{order}[*:2]", [kekulized(one)],
-                            rng, ring=True)
-        except (RuntimeError, ValueError):
-            continue
+    ways = list(itertools.product((second.ends, second.ends[::-1]), "-=", "-="))
+    for ends, *orders in rng.sample(ways, 4):
+        child = acceptable(joined(first, second, ends, orders), rng)
         if child is not None:
             return child
     return None
 
 
-@functools.lru_cache(768)       # the same parents are cut again and again; 300 kB for each
-def halves(smiles: str, smarts: str, bonds: tuple) -> list[tuple]:
-    """All that a molecule can be cut into by its matches of a pattern: two parts each, with [1*] at
-    every open end. Empty if no cut makes two parts."""
-    mol, found = Chem.MolFromSmiles(smiles), []
-    whole = kekulized(mol)
-    for match in mol.GetSubstructMatches(objectives.pattern(smarts)):
-        cut = [mol.GetBondBetweenAtoms(match[i], match[j]).GetIdx() for i, j in bonds]
-        opened = Chem.FragmentOnBonds(whole, cut, dummyLabels=[(1, 1)] * len(cut))
-        parts = Chem.GetMolFrags(opened, asMols=True, sanitizeFrags=False)
-        if len(parts) != 2:
-            continue
-        try:
-            for part in parts:
-                Chem.SanitizeMol(part)
-        except (RuntimeError, ValueError):
-            continue
-        found.append(tuple(map(kekulized, parts)))
-    return found
+def joined(first: Part, second: Part, ends: tuple[int, ...], orders):
+    """Two parts and a bond from each end of the first to one of `ends` of the second."""
+    mol, n = Chem.RWMol(first.mol), first.mol.GetNumAtoms()
+    mol.InsertMol(second.mol)
+    for i, j, order in zip(first.ends, ends, orders):
+        mol.AddBond(i, n + j, BONDS[order])
+    return mol
+
+
+def part_of(smiles: str, how: tuple, rng) -> Part | None:
+    """One of the two parts of a molecule that is cut somewhere. None if no cut makes two parts."""
+    places = places_to_cut(smiles, *how)
+    for bonds in rng.sample(places, len(places)):
+        parts = halves(smiles, bonds)
+        if parts:
+            return rng.choice(parts)
+    return None
+
+
+# The same parents are cut again and again: 10 kB for each molecule, and for each cut.
+
+@functools.lru_cache(1024)
+def whole(smiles: str) -> tuple:
+    """A molecule, and the same without aromatic bonds."""
+    mol = Chem.MolFromSmiles(smiles)
+    return mol, kekulized(mol)
+
+
+@functools.lru_cache(1024)
+def places_to_cut(smiles: str, smarts: str, bonds: tuple) -> list[tuple[int, ...]]:
+    """The bonds of each match of a pattern. bonds: pairs of atoms of the pattern."""
+    mol = whole(smiles)[0]
+    return [tuple(mol.GetBondBetweenAtoms(match[i], match[j]).GetIdx() for i, j in bonds)
+            for match in mol.GetSubstructMatches(objectives.pattern(smarts))]
+
+
+@functools.lru_cache(8192)
+def halves(smiles: str, bonds: tuple[int, ...]) -> tuple[Part, ...]:
+    """The two parts of a molecule without these bonds; () if there are more or fewer."""
+    opened_mol = Chem.FragmentOnBonds(whole(smiles)[1], bonds)
+    fragments = Chem.GetMolFrags(opened_mol, asMols=True, sanitizeFrags=False)
+    if len(fragments) != 2:
+        return ()
+    try:
+        return tuple(opened(fragment, len(bonds)) for fragment in fragments)
+    except (RuntimeError, ValueError):      # no molecule of its own
+        return ()
+
+
+def opened(fragment, n: int) -> Part:
+    """A fragment without the dummy atoms at its n open ends, which are its last atoms."""
+    Chem.SanitizeMol(fragment)
+    mol = Chem.RWMol(kekulized(fragment))
+    dummies = range(mol.GetNumAtoms() - n, mol.GetNumAtoms())
+    ends = [mol.GetAtomWithIdx(i).GetNeighbors()[0].GetIdx() for i in dummies]
+    path = len(Chem.GetShortestPath(mol, ends[0], ends[-1])) if ends[0] != ends[-1] else 1
+    for i in reversed(dummies):
+        mol.RemoveAtom(i)
+    for i in ends:
+        mol.GetAtomWithIdx(i).SetNoImplicit(False)      # as many hydrogens as the new bond leaves
+    return Part(mol.GetMol(), tuple(ends), path)
 
 
 # ---------------------------------------------------------------------------- reactions, products
 
-def product(smarts: str, reactants, rng, ring: bool = False):
-    """One acceptable product of a reaction, drawn from all of them. ring: it must have a ring."""
-    found = products(smarts, reactants)
-    for candidate in rng.sample(found, min(len(found), 20)):
-        mol = acceptable(candidate, rng, ring)
-        if mol is not None:
-            return mol
+def product(smarts: str, mol, rng):
+    """One acceptable product of a reaction of one molecule, drawn from the first 200."""
+    found = reaction(smarts).RunReactants([kekulized(mol)], 200)
+    for outcome in rng.sample(found, min(len(found), 20)):
+        child = acceptable(outcome[0], rng)
+        if child is not None:
+            return child
     return None
-
-
-def products(smarts: str, reactants) -> list:
-    """The first products of a reaction, unsanitised. reactants: without aromatic bonds."""
-    return [outcome[0] for outcome in reaction(smarts).RunReactants(reactants, 200)]
 
 
 @functools.cache
@@ -214,23 +255,19 @@ def kekulized(mol):
     return mol
 
 
-def acceptable(mol, rng, ring: bool = False):
-    """The sanitised molecule if it is one piece of a plausible size, its rings have six atoms at
+def acceptable(mol, rng):
+    """The molecule, sanitised, if it is one piece of a plausible size, its rings have six atoms at
     most and no two double bonds in a row, and no ring of three or four has a double bond.
 
-    ring: it must have a ring. The size limit is drawn anew each time.
+    The size limit is drawn anew each time. mol: without aromatic bonds, changed in place.
     """
     if not 5 < mol.GetNumAtoms() < rng.gauss(39.15, 3.5) or len(Chem.GetMolFrags(mol)) > 1:
         return None
     try:
         Chem.SanitizeMol(mol)
-        rings = mol.GetRingInfo().AtomRings()
-        if any(len(atoms) > LARGEST_RING for atoms in rings) or (ring and not rings):
-            return None
-        mol = Chem.MolFromSmiles(Chem.MolToSmiles(mol))
     except (RuntimeError, ValueError):
         return None
-    if mol is None or any(
+    if any(len(atoms) > LARGEST_RING for atoms in mol.GetRingInfo().AtomRings()) or any(
             mol.HasSubstructMatch(objectives.pattern(smarts)) for smarts in FORBIDDEN):
         return None
     return mol

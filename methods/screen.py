@@ -31,9 +31,8 @@ from runlog.slow import engine, torch
 ENOUGH = 10             # valid evaluations, before which nothing is screened
 MOST = 2000             # points of a fit: the best half of them, and as many others at random
 LATER = 50              # of more evaluations than that, up to the latest fiftieth is left out
-GENERATIONS = 2, 8      # with +operator: so often a step breeds, at first and in the end
-FOLLOWED_FROM = 1024    # evaluations: from here on it is once more for each PER_GENERATION
-PER_GENERATION = 128
+GENERATIONS = 2, 24     # with +operator: so often a step breeds, at first and in the end;
+PER_GENERATION = 256    # once more for each of so many evaluations
 BLOCK = 64              # candidates whose hidden states are computed together
 JUDGED_ON = 256         # points that processes are judged on, at most
 AT_MOST = 4             # processes of a fit
@@ -85,7 +84,7 @@ class Screen:
         best and of what the policy drew, of these and their children, and so on. None of them is
         scored on the way. Their parents are those ancestors that were.
 
-        The more the surrogate knows, the further it is followed. With eight generations from the
+        The more the surrogate knows, the further it is followed. With many generations from the
         start it would lead astray."""
         rng = random.Random(derive(*key, OPERATOR, *turn))
         best = operator.best_of(archive)
@@ -93,8 +92,7 @@ class Screen:
         ancestors = {candidate: [candidate] for candidate in best} | {c: [] for c in promise}
         children: dict[str, float] = {}
         first, last = GENERATIONS
-        more = max(0, len(archive) - FOLLOWED_FROM) // PER_GENERATION
-        for _ in range(min(last, first + more)):
+        for _ in range(min(last, first + len(archive) // PER_GENERATION)):
             ranked = sorted(pool, key=pool.get, reverse=True)[:operator.POOL]
             made = operator.bred(task, archive, ranked, ask.n * self.screen_draws, rng)
             new = [child for child in made if child not in pool]

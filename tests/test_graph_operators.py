@@ -1,0 +1,87 @@
+"""Crossover and mutation of molecules: domains/graph_operators.py."""
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rdkit import Chem
+from rdkit.Chem import Descriptors
+
+from domains import graph_operators, objectives
+
+
+def test_children_of_molecules_are_new_canonical_and_of_good_parents():
+    """Catches: a child that is spelled in another way than the candidates are, parents that are
+    drawn alike, draws that do not come from rng."""
+    best = [objectives.canonical(s) for s in (
+        "CC(=O)Nc1ccc(O)cc1", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "CN1CCC(CC1)c1ccccc1",
+        "COc1ccc(CCN)cc1", "O=C(O)c1ccccc1OC(C)=O")]
+    made = graph_operators.children(best, 60, random.Random(0))
+    assert made == graph_operators.children(best, 60, random.Random(0))
+    assert made != graph_operators.children(best, 60, random.Random(1))
+    children = [child for child, _ in made]
+    assert len(children) == len(set(children)) == 60 and not set(children) & set(best)
+    assert all(objectives.canonical(child) == child for child in children)
+    used = Counter(parent for _, parents in made for parent in parents)
+    assert set(used) <= set(best) and used[best[0]] > 1.5 * used[best[-1]]
+    assert graph_operators.children(best[:1], 5, random.Random(0)) == []
+    assert graph_operators.children([], 5, random.Random(0)) == []
+
+
+def marked(part) -> str:
+    """The SMILES of a part, with [1*] at its open ends."""
+    mol = Chem.RWMol(part.mol)
+    for end in part.ends:
+        mol.AddBond(end, mol.AddAtom(Chem.AtomFromSmiles("[1*]")), Chem.BondType.SINGLE)
+    Chem.SanitizeMol(mol)
+    return Chem.MolToSmiles(mol)
+
+
+def test_a_ring_is_cut_at_two_bonds_with_one_between_or_at_both_bonds_of_an_atom():
+    """The cuts of Graph GA, on ethylcyclohexane. Catches: one of them missing, a cut that leaves
+    one piece, as many do that hit two rings; a way between the ends that is not the shortest."""
+    def cut(smiles, how):
+        return {tuple(sorted((marked(part), part.path) for part in parts))
+                for bonds in graph_operators.places_to_cut(smiles, *how)
+                if (parts := graph_operators.halves(smiles, bonds))}
+
+    apart, at_an_atom = graph_operators.RING_CUTS
+    assert (("[1*]CC([1*])CC", 2), ("[1*]CCCC[1*]", 4)) in cut("CCC1CCCCC1", apart)
+    assert cut("CCC1CCCCC1", at_an_atom) == {(("[1*]C([1*])CC", 1), ("[1*]CCCCC[1*]", 5))}
+    assert cut("CCC1CCCCC1", graph_operators.CHAIN_CUT) == {
+        (("[1*]C", 1), ("[1*]CC1CCCCC1", 1)), (("[1*]C1CCCCC1", 1), ("[1*]CC", 1))}
+    assert not cut("CCO", apart) and not cut("c1ccccc1", graph_operators.CHAIN_CUT)
+    assert {len(parts) for parts in cut("C1CCC2CCCCC2C1", apart)} == {2}
+
+
+def test_crossover_joins_a_part_of_each_parent():
+    """On parents without a carbon in common. Catches: a bond to a wrong atom, a ring that is not
+    closed or too large, hydrogens that stay behind at an open end, one way round alone."""
+    chains = {Chem.MolToSmiles(child) for rng in map(random.Random, range(60))
+              if (child := graph_operators.cross_chains("NCCCCCC", "O=S(=O)(Cl)Cl", rng))}
+    assert {"NCCCCCl", "CCCS(=O)(=O)Cl", "NCS(=O)(=O)Cl"} <= chains
+    assert all("Cl" in smiles and "C" in smiles.replace("Cl", "N") for smiles in chains)
+    rings = Counter(Chem.MolToSmiles(child) for rng in map(random.Random, range(300))
+                    if (child := graph_operators.cross_rings("CC1CCCCC1", "N1NNNNN1F", rng)))
+    for smiles in rings:
+        mol = Chem.MolFromSmiles(smiles)
+        ring = {mol.GetAtomWithIdx(i).GetSymbol() for i in mol.GetRingInfo().AtomRings()[0]}
+        assert mol.GetRingInfo().NumRings() == 1 and ring == {"C", "N"}
+        assert 3 <= len(mol.GetRingInfo().AtomRings()[0]) <= 6
+    assert len(rings) > 20 and {"FN1CCCCC1", "CC1NNNNN1", "CC1CCCN1F", "CC1CNN1F"} <= set(rings)
+
+
+@given(st.integers(0, 10 ** 6))
+def test_children_of_any_molecules_are_molecules(seed):
+    """With charges, stereo marks, hydrogens in brackets. Catches: a child that no SMILES says, a
+    radical, where a double bond was cut and the hydrogens stayed as they were."""
+    rng = random.Random(seed)
+    parents = ["C[C@H]([NH3+])C(=O)[O-]", "F/C=C/c1c[nH]c2ccccc12", "CP(=O)(O)OCCS(C)(=O)=O",
+               "O=c1[nH]cnc2c1ncn2[C@@H]1CC[C@H](CO)O1", "C[N+](C)(C)Cc1ccc([N+](=O)[O-])cc1"]
+    child = graph_operators.cross(*rng.sample(parents, 2), rng)
+    if child is not None:
+        assert not Descriptors.NumRadicalElectrons(child)
+        for mol in (child, graph_operators.mutate(child, rng)):
+            assert mol is None or objectives.canonical(Chem.MolToSmiles(mol))
