@@ -4,6 +4,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rdkit import Chem
@@ -54,6 +55,7 @@ def test_a_ring_is_cut_at_two_bonds_with_one_between_or_at_both_bonds_of_an_atom
         (("[1*]C", 1), ("[1*]CC1CCCCC1", 1)), (("[1*]C1CCCCC1", 1), ("[1*]CC", 1))}
     assert not cut("CCO", apart) and not cut("c1ccccc1", graph_operators.CHAIN_CUT)
     assert {len(parts) for parts in cut("C1CCC2CCCCC2C1", apart)} == {2}
+    assert not cut("CCO.CCO", graph_operators.CHAIN_CUT)        # three pieces
 
 
 def test_crossover_joins_a_part_of_each_parent():
@@ -71,6 +73,17 @@ def test_crossover_joins_a_part_of_each_parent():
         assert mol.GetRingInfo().NumRings() == 1 and ring == {"C", "N"}
         assert 3 <= len(mol.GetRingInfo().AtomRings()[0]) <= 6
     assert len(rings) > 20 and {"FN1CCCCC1", "CC1NNNNN1", "CC1CCCN1F", "CC1CNN1F"} <= set(rings)
+
+
+@pytest.mark.parametrize("smiles, good", [
+    ("Cc1ccccc1", True), ("CCCCC", False), ("CCCCCC", True), ("CCCCCC.C", False),
+    ("C" * 60, False), ("CC1CCCCCC1", False), ("CCCCC1=CC1", False), ("CCCC1=CCC1", False),
+    ("CCC1=C=CCCC1", False), ("CCC1=CCCCC1", True), ("CCC(C)(C)(C)C", False)])
+def test_what_is_bred_has_a_plausible_size_and_plausible_rings(smiles, good):
+    mol = graph_operators.kekulized(Chem.MolFromSmiles(smiles, sanitize=False))
+    kept = graph_operators.acceptable(mol, random.Random(0))
+    assert (kept is not None) == good
+    assert kept is None or Chem.MolToSmiles(kept) == objectives.canonical(smiles)
 
 
 @given(st.integers(0, 10 ** 6))
