@@ -89,19 +89,19 @@ def rounded(scores: list[float | None]):
 
 
 def tables(candidates: list[str]):
-    """(m, SIZE * COUNTED) bool, (m, d) of m molecules."""
-    fragments, properties = zip(*map(described, candidates))
-    return torch.stack(fragments), torch.stack(properties)
+    """Whether a molecule has each fragment once, twice, .. : (m, SIZE * COUNTED) bool, so that the
+    sums of minima are a product of matrices. And the properties, (m, d)."""
+    counts, properties = zip(*map(described, candidates))
+    fragments = torch.stack(counts)[..., None] > torch.arange(COUNTED)      # (m, SIZE, COUNTED)
+    return fragments.flatten(1), torch.stack(properties)
 
 
 @functools.lru_cache(20_000)
 def described(smiles: str):
-    """Whether a molecule has each fragment once, twice, .. : (SIZE * COUNTED,) bool, so that the
-    sums of minima are a product of matrices. And its properties, (d,)."""
+    """How often a molecule has each fragment, (SIZE,), and its properties, (d,)."""
     mol = Chem.MolFromSmiles(smiles)
-    counts = torch.tensor(FRAGMENTS.GetCountFingerprintAsNumPy(mol).astype("int64"))    # (SIZE,)
-    return ((counts[:, None] > torch.arange(COUNTED)).flatten(),
-            torch.tensor([value(mol) for value in PROPERTIES], dtype=torch.float64))
+    counts = torch.from_numpy(FRAGMENTS.GetCountFingerprintAsNumPy(mol).astype("int16"))
+    return counts, torch.tensor([value(mol) for value in PROPERTIES], dtype=torch.float64)
 
 
 def subset(y) -> list[int]:

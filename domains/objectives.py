@@ -54,11 +54,14 @@ def canonical_once(text: str) -> str | None:
     mol = Chem.MolFromSmiles(text)
     if mol is None or not 1 <= mol.GetNumHeavyAtoms() <= MAX_HEAVY_ATOMS:
         return None
-    for atom in mol.GetAtoms():
-        if atom.GetAtomicNum() == 0:        # "*": any atom
-            return None
-        atom.SetAtomMapNum(0)
-    return Chem.MolToSmiles(mol)
+    smiles = Chem.MolToSmiles(mol)
+    if "*" in smiles:           # any atom
+        return None
+    if ":" in smiles:           # an atom map
+        for atom in mol.GetAtoms():
+            atom.SetAtomMapNum(0)
+        smiles = Chem.MolToSmiles(mol)
+    return smiles
 
 
 # ----------------------------------------------------------------------------------- fingerprints
