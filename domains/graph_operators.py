@@ -1,7 +1,7 @@
 """Crossover and mutation of molecules after Graph GA (Jensen 2019): on graphs.
 
-All draws come from the `rng` that is given (random.Random). A function that makes a molecule
-returns it sanitised, or None if it came to nothing. Graph GA, the baseline, breeds with them
+All draws come from the `rng` that is given (random.Random). A function that makes a child returns
+it sanitised, or None if it came to nothing. Graph GA, the baseline, breeds with them
 (examples/graph_ga.py), and so does the modifier `operator` (methods/operator.py).
 """
 from __future__ import annotations
@@ -188,7 +188,7 @@ def part_of(smiles: str, how: tuple, rng) -> Part | None:
     return None
 
 
-# The same parents are cut again and again: 10 kB for each molecule, and for each cut.
+# The same parents are cut again and again: about 15 kB for each cut.
 
 @functools.lru_cache(1024)
 def whole(smiles: str) -> tuple:
@@ -199,7 +199,8 @@ def whole(smiles: str) -> tuple:
 
 @functools.lru_cache(1024)
 def places_to_cut(smiles: str, smarts: str, bonds: tuple) -> list[tuple[int, ...]]:
-    """The bonds of each match of a pattern. bonds: pairs of atoms of the pattern."""
+    """The bonds of each match of a pattern, one match for the same atoms. bonds: pairs of atoms of
+    the pattern."""
     mol = whole(smiles)[0]
     return [tuple(mol.GetBondBetweenAtoms(match[i], match[j]).GetIdx() for i, j in bonds)
             for match in mol.GetSubstructMatches(objectives.pattern(smarts))]
@@ -207,10 +208,12 @@ def places_to_cut(smiles: str, smarts: str, bonds: tuple) -> list[tuple[int, ...
 
 @functools.lru_cache(8192)
 def halves(smiles: str, bonds: tuple[int, ...]) -> tuple[Part, ...]:
-    """The two parts of a molecule without these bonds; () if there are more or fewer."""
-    opened_mol = Chem.FragmentOnBonds(whole(smiles)[1], bonds)
-    fragments = Chem.GetMolFrags(opened_mol, asMols=True, sanitizeFrags=False)
-    if len(fragments) != 2:
+    """The two parts of a molecule without these bonds, each with one end of each bond; () where
+    there are no such parts, as in a salt whose ring stays whole."""
+    cut_mol = Chem.FragmentOnBonds(whole(smiles)[1], bonds)
+    fragments = Chem.GetMolFrags(cut_mol, asMols=True, sanitizeFrags=False)
+    n_ends = [sum(atom.GetAtomicNum() == 0 for atom in part.GetAtoms()) for part in fragments]
+    if n_ends != [len(bonds)] * 2:
         return ()
     try:
         return tuple(opened(fragment, len(bonds)) for fragment in fragments)
@@ -228,7 +231,7 @@ def opened(fragment, n: int) -> Part:
     for i in reversed(dummies):
         mol.RemoveAtom(i)
     for i in ends:
-        mol.GetAtomWithIdx(i).SetNoImplicit(False)      # as many hydrogens as the new bond leaves
+        mol.GetAtomWithIdx(i).SetNoImplicit(False)      # hydrogens may come to those in brackets
     return Part(mol.GetMol(), tuple(ends), path)
 
 
@@ -236,7 +239,10 @@ def opened(fragment, n: int) -> Part:
 
 def product(smarts: str, mol, rng):
     """One acceptable product of a reaction of one molecule, drawn from the first 200."""
-    found = reaction(smarts).RunReactants([kekulized(mol)], 200)
+    try:
+        found = reaction(smarts).RunReactants([kekulized(mol)], 200)
+    except (RuntimeError, ValueError):      # RDKit cannot kekulize all that it has sanitised
+        return None
     for outcome in rng.sample(found, min(len(found), 20)):
         child = acceptable(outcome[0], rng)
         if child is not None:
@@ -257,7 +263,7 @@ def kekulized(mol):
 
 def acceptable(mol, rng):
     """The molecule, sanitised, if it is one piece of a plausible size, its rings have six atoms at
-    most and no two double bonds in a row, and no ring of three or four has a double bond.
+    most and no two double bonds in a row, and none between atoms of rings of three or four.
 
     The size limit is drawn anew each time. mol: without aromatic bonds, changed in place.
     """

@@ -32,10 +32,10 @@ class MoleculeProcess:
         k(x, y) = T(x, y) / 2 + exp(-|p_x - p_y|^2 / 2d) / 2 + noise [x is y]
         T(x, y) = sum_i min(x_i, y_i) / sum_i max(x_i, y_i)
 
-    x_i: how often fragment i, an atom with its neighbours, is in the molecule. p: the d PROPERTIES,
-    standardised. T is the Tanimoto similarity. The noise is the one that best foretells a score
-    that it is not told. It is chosen anew whenever the number of points has doubled, up to
-    JUDGED_ON, so that a resumed search chooses the same.
+    x_i: how often fragment i, an atom alone or with its neighbours, is in the molecule, COUNTED at
+    most. p: the d PROPERTIES, standardised. T is the Tanimoto similarity. The noise is the one that
+    best foretells a score that it is not told. It is chosen anew whenever the number of points has
+    doubled, up to JUDGED_ON, so that a resumed search chooses the same.
     """
 
     def __init__(self):

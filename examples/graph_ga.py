@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import random
 import sys
+import zlib
 from pathlib import Path
 
 from rdkit import Chem
@@ -54,7 +55,7 @@ def first_generation(seed: int, data: Path | None) -> list[str]:
         try:
             with (gzip.open if data.suffix == ".gz" else open)(data, "rt") as file:
                 listed = [line.split()[0] for line in file if line.strip()]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, zlib.error) as error:
             raise UserError(f"{data} cannot be read: {one_line(error)}") from error
         if len(listed) < POPULATION:
             raise UserError(f"{data} holds {len(listed)} SMILES, and {POPULATION} are needed")

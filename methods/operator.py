@@ -31,6 +31,12 @@ class Operator:
             raise UserError("--operator-share must be from 0 to 1")
 
     def __call__(self, method: Method) -> Method:
+        inner = getattr(method.draw, "__self__", None)      # the modifier that stands before
+        while inner:
+            if hasattr(inner, "screen_draws"):
+                raise UserError("+operator behind +screen would make what nothing screens: write "
+                                "..+operator+screen")
+            inner = getattr(inner.method.draw, "__self__", None)
         self.method = method
         return replace(method, asks=self.asks, draw=self.draw)
 
@@ -63,7 +69,8 @@ class Operator:
 def made(policy, task, ask: Ask, archive: Archive, rng: random.Random) -> list[Row]:
     """What the operator makes of the best."""
     best = best_of(archive)
-    rows = [as_written(policy, task, child, ask._replace(parents=[p for p in parents if p in best]))
+    rows = [as_written(policy, task, child, ask._replace(
+                parents=[parent for parent in dict.fromkeys(parents) if parent in best]))
             for child, parents in bred(task, archive, best, ask.n, rng).items()]
     return [row for row in rows if row]
 

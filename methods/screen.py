@@ -55,7 +55,7 @@ class Screen:
 
     def draw(self, policy, task, asks: list[Ask], archive: Archive, key: tuple, *turn) -> list[Row]:
         """As many rows as were asked for: unseen candidates, the most promising first. Where there
-        are too few, the earliest of the other rows."""
+        are too few, the earliest of the other rows. (The operator may make fewer.)"""
         by_origin(asks)
         if len(archive.ranked) < ENOUGH:
             return self.method.draw(policy, task, asks, archive, key, *turn)

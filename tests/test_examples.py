@@ -4,6 +4,7 @@ from tests.support import HERE, Letters, read_json, wait_until
 
 # isort: split
 import csv
+import gzip
 import itertools
 import json
 import os
@@ -190,6 +191,11 @@ def test_every_baseline_leaves_a_run_that_the_reports_read(tmp_path, capsys):
         assert found[module, "1"] != found[module, "2"]
     assert exit_code(graph_ga.main, ["--target", "no", "--out", str(tmp_path / "no")]) == 2
     assert "unknown target 'no'" in capsys.readouterr().err
+    broken = tmp_path / "list.smi.gz"
+    for content in (gzip.compress(b"CCO\n" * 999)[:-20], b"no gzip", b"\xff\xfe"):
+        broken.write_bytes(content)
+        assert exit_code(graph_ga.main, [*molecule, "--data", str(broken), "--out", "x"]) == 2
+        assert "cannot be read" in capsys.readouterr().err
 
 
 def test_ridge_regression_finds_what_its_vectors_explain(tmp_path, capsys):

@@ -56,6 +56,8 @@ def test_a_ring_is_cut_at_two_bonds_with_one_between_or_at_both_bonds_of_an_atom
     assert not cut("CCO", apart) and not cut("c1ccccc1", graph_operators.CHAIN_CUT)
     assert {len(parts) for parts in cut("C1CCC2CCCCC2C1", apart)} == {2}
     assert not cut("CCO.CCO", graph_operators.CHAIN_CUT)        # three pieces
+    assert not cut("C1CCC2CCCCC2C1.[Na+]", apart)       # two, but of the ring alone or of none
+    assert not cut("C1CCC2CCCCC2C1.OC(=O)C(F)(F)F", at_an_atom)
 
 
 def test_crossover_joins_a_part_of_each_parent():
@@ -86,13 +88,61 @@ def test_what_is_bred_has_a_plausible_size_and_plausible_rings(smiles, good):
     assert kept is None or Chem.MolToSmiles(kept) == objectives.canonical(smiles)
 
 
+@pytest.mark.parametrize("kind, atoms, rings", [
+    ("append_atom", 1, 0), ("insert_atom", 1, 0), ("change_order", 0, 0), ("change_element", 0, 0),
+    ("delete_atom", -1, 0), ("close_ring", 0, 1), ("open_ring", 0, -1)])
+def test_each_kind_of_mutation_does_what_it_says(kind, atoms, rings):
+    mol = Chem.MolFromSmiles("CC1CCCCC1CC(=O)CCCO")
+    make, products = getattr(graph_operators, kind), []
+    for rng in map(random.Random, range(30)):
+        smarts = make(mol, rng)
+        products.append(smarts and graph_operators.product(smarts, mol, rng))
+    products = [product for product in products if product]
+    assert len(products) > 5
+    assert {p.GetNumAtoms() - mol.GetNumAtoms() for p in products} == {atoms}
+    assert {p.GetRingInfo().NumRings() - 1 for p in products} == {rings}
+    assert Chem.MolToSmiles(mol) not in map(Chem.MolToSmiles, products)
+    assert graph_operators.mutate(mol, random.Random(0)) is not None
+
+
+def test_one_child_in_fifteen_is_mutated_and_some_come_of_rings():
+    """Catches: crossover by chains alone, or by rings alone; a rate that counts nothing."""
+    parents, mutated, n, mixed = ("CC1CCCCC1CCO", "FCC1NNNNN1"), 0, 0, 0
+    for rng in map(random.Random, range(500)):
+        state = rng.getstate()
+        child = graph_operators.cross(*parents, rng)
+        rng.setstate(state)
+        bred = graph_operators.breed(*parents, rng)
+        if child is not None:
+            n += 1
+            mutated += bred is None or Chem.MolToSmiles(child) != Chem.MolToSmiles(bred)
+            ring = [atom.GetSymbol() for atom in child.GetAtoms() if atom.IsInRing()]
+            mixed += "C" in ring and 0 < ring.count("N") != 5
+    assert 0.03 < mutated / n < 0.11 and 0.1 < mixed / n < 0.9
+
+
+def test_the_size_limit_of_children_varies():
+    kept = [graph_operators.acceptable(Chem.MolFromSmiles("C" * 39), random.Random(seed))
+            for seed in range(50)]
+    assert 10 < sum(mol is not None for mol in kept) < 40
+
+
+def test_what_rdkit_cannot_kekulize_ends_no_search():
+    """With an atom of iron RDKit sanitises rings that it then cannot write without aromatic
+    bonds. Catches: its exception."""
+    best = [objectives.canonical(s) for s in ("c1ccc2cc3ccccc3cc2c1", "c1ccccc1[Fe]c1ccccc1")]
+    for seed in range(12):
+        graph_operators.children(best, 20, random.Random(seed))
+
+
 @given(st.integers(0, 10 ** 6))
 def test_children_of_any_molecules_are_molecules(seed):
     """With charges, stereo marks, hydrogens in brackets. Catches: a child that no SMILES says, a
     radical, where a double bond was cut and the hydrogens stayed as they were."""
     rng = random.Random(seed)
     parents = ["C[C@H]([NH3+])C(=O)[O-]", "F/C=C/c1c[nH]c2ccccc12", "CP(=O)(O)OCCS(C)(=O)=O",
-               "O=c1[nH]cnc2c1ncn2[C@@H]1CC[C@H](CO)O1", "C[N+](C)(C)Cc1ccc([N+](=O)[O-])cc1"]
+               "O=c1[nH]cnc2c1ncn2[C@@H]1CC[C@H](CO)O1", "CC1=[N+](C)CCC1", "CCN1C=[NH+]C=C1",
+               "C[N+](C)(C)Cc1ccc([N+](=O)[O-])cc1", "C1CCC2CCCCC2C1.[Na+]"]
     child = graph_operators.cross(*rng.sample(parents, 2), rng)
     if child is not None:
         assert not Descriptors.NumRadicalElectrons(child)

@@ -65,6 +65,14 @@ def test_it_foretells_scores_that_it_was_not_told(target):
     assert (known_mean - torch.tensor(scores[::2])).abs().mean() < 0.05
 
 
+def test_the_deviation_is_in_the_unit_of_the_scores():
+    scores = scores_of("qed", MOLECULES[:60])
+    mean, deviation = fitted(MOLECULES[:40], scores[:40]).rank(MOLECULES[40:60])
+    quarter = [score / 4 for score in scores[:40]]
+    of_quarter = fitted(MOLECULES[:40], quarter).rank(MOLECULES[40:60])
+    assert torch.allclose(of_quarter[0], mean / 4) and torch.allclose(of_quarter[1], deviation / 4)
+
+
 def test_what_is_invalid_counts_as_the_worst_and_one_score_alone_is_no_error():
     scores = scores_of("qed", MOLECULES[:20])
     scores[3] = None

@@ -109,13 +109,15 @@ def test_a_child_of_a_child_has_the_ancestors_that_were_scored():
 
     class Chain(WithSurrogate):
         def neighbors(self, best, n, rng):
-            return [(word, [parent]) for parent, word in zip([best[0], *words], words)]
+            return [(word, [parent, *scored[1:]])
+                    for parent, word in zip([scored[0], *words], words)]
 
     archive, policy = archive_of(screen.ENOUGH), load(folder_of("tiny"))
+    scored = [e.candidate for e in archive.best(5)]
     method = screen.Screen()(migrate.Method(None, None, True))
     rows = method.draw(policy, Chain(), [Ask([1], 7, "operator", [])], archive, (0, 1))
     assert {row.candidate for row in rows} == set(words)
-    assert len({tuple(row.parents) for row in rows}) == 1 and len(rows[0].parents) == 1
+    assert all(row.parents == scored for row in rows)
 
 
 @pytest.mark.parametrize("n, generations", [(10, 2), (255, 2), (512, 4), (9000, 24)])
@@ -387,7 +389,8 @@ def test_hidden_means_are_those_of_the_frozen_model_without_padding(kind):
     assert migrate.sample(policy, prompt, 0) == migrate.sample(fresh, prompt, 0)
 
 
-def test_draws_must_be_at_least_one():
-    with pytest.raises(UserError, match="--screen-draws"):
-        screen.Screen(screen_draws=0)
-    assert screen.Screen(screen_draws=1)
+@pytest.mark.parametrize("method", ["ns+screen+operator", "ns+screen+novelty+operator"])
+def test_an_operator_that_nothing_would_screen_is_refused(method, tmp_path):
+    """Catches: modifiers in another order, whose search breeds and never screens what is bred."""
+    with pytest.raises(UserError, match="operator.screen"):
+        run_search(tmp_path, WithSurrogate(), method=method)
