@@ -31,12 +31,9 @@ class Operator:
             raise UserError("--operator-share must be from 0 to 1")
 
     def __call__(self, method: Method) -> Method:
-        inner = getattr(method.draw, "__self__", None)      # the modifier that stands before
-        while inner:
-            if hasattr(inner, "screen_draws"):
-                raise UserError("+operator behind +screen would make what nothing screens: write "
-                                "..+operator+screen")
-            inner = getattr(inner.method.draw, "__self__", None)
+        if screens(method):
+            raise UserError("+operator behind +screen would make what nothing screens: write "
+                            "..+operator+screen")
         self.method = method
         return replace(method, asks=self.asks, draw=self.draw)
 
@@ -64,6 +61,13 @@ class Operator:
                 rng = random.Random(derive(*key, OPERATOR, *turn))
                 rows = rows + made(policy, task, ask, archive, rng)
         return rows
+
+
+def screens(method: Method) -> bool:
+    """Whether one of the modifiers that stand before is `screen`."""
+    modifier = getattr(method.draw, "__self__", None)
+    inner = getattr(modifier, "method", None)
+    return hasattr(modifier, "screen_draws") or isinstance(inner, Method) and screens(inner)
 
 
 def made(policy, task, ask: Ask, archive: Archive, rng: random.Random) -> list[Row]:
