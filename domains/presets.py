@@ -42,7 +42,8 @@ MOLECULES["novelty"] = MOLECULES["tiny"] | dict(
 # neighbours are bred. The policy learns them from many replays, or it would not keep up.
 MOLECULES["screen"] = MOLECULES["novelty"] | dict(
     method="migrate+operator+screen+novelty", n_on_policy=3, n_greedy=12, n_neighbors=10, lr=1.5e-3,
-    inner_iterations=2, operator=dict(operator_share=0.8))
+    inner_iterations=2, operator=dict(operator_share=0.8),
+    novelty=dict(pull_only=True, patience=500))
 MOLECULES["paper-group"] = MOLECULES["novelty"] | dict(n_on_policy=2, n_greedy=1, n_neighbors=2)
 MOLECULES |= real_models(proposals=300, temperature=0.7, max_new_tokens=64)
 

@@ -79,9 +79,14 @@ def made(policy, task, ask: Ask, archive: Archive, rng: random.Random) -> list[R
     return [row for row in rows if row]
 
 
+def recent(archive: Archive) -> Archive:
+    """What came since the search last began afresh: the same object until it does so again."""
+    return archive.since(archive.later[0])
+
+
 def best_of(archive: Archive) -> list[str]:
     """The best that came since the search last began afresh."""
-    return [e.candidate for e in archive.since(archive.later[0]).best(POOL)]
+    return [e.candidate for e in recent(archive).best(POOL)]
 
 
 def bred(task, archive: Archive, best: list[str], n: int, rng) -> dict[str, list[str]]:

@@ -4,7 +4,9 @@
 
 Each step draws `screen_draws` times as many candidates as its group needs. A surrogate, which is
 fitted to what f has said so far, ranks those that f has not seen. The best of them fill the group
-and are scored; the others are dropped, and may be drawn again. They do not count as proposals.
+and are scored; the others are dropped, and may be drawn again. They do not count as proposals. A
+search that begins afresh (`patience`) begins with another surrogate, too: the old one would lead it
+back to where it stood still.
 
 The surrogate needs nothing from the task: Gaussian processes on the hidden states that the frozen
 policy, without LoRA, has for a candidate. A task may bring another one: `Task.surrogate()` returns
@@ -57,7 +59,7 @@ class Screen:
         """As many rows as were asked for: unseen candidates, the most promising first. Where there
         are too few, the earliest of the other rows. (The operator may make fewer.)"""
         by_origin(asks)
-        if len(archive.ranked) < ENOUGH:
+        if len(operator.recent(archive).ranked) < ENOUGH:
             return self.method.draw(policy, task, asks, archive, key, *turn)
         many = [ask._replace(n=ask.n * self.screen_draws) for ask in asks if ask.origin != OPERATOR]
         drawn = self.method.draw(policy, task, many, archive, key, *turn) if many else []
@@ -92,7 +94,7 @@ class Screen:
         ancestors = {candidate: [candidate] for candidate in best} | {c: [] for c in promise}
         children: dict[str, float] = {}
         first, last = GENERATIONS
-        for _ in range(min(last, first + len(archive) // PER_GENERATION)):
+        for _ in range(min(last, first + len(operator.recent(archive)) // PER_GENERATION)):
             ranked = sorted(pool, key=pool.get, reverse=True)[:operator.POOL]
             made = operator.bred(task, archive, ranked, ask.n * self.screen_draws, rng)
             new = [child for child in made if child not in pool]
@@ -111,7 +113,8 @@ class Screen:
                 key: tuple) -> dict[str, float]:
         """{candidate: mean + beta deviation of its score}. beta is another one in each step, from
         0.01 to 1: now the sure ones, now the uncertain ones."""
-        if self.archive is not archive:     # the first step of a search
+        archive = operator.recent(archive)
+        if self.archive is not archive:     # the first step of a search, or after a fresh start
             make = getattr(task, "surrogate", None)
             self.surrogate = make() if make else Surrogate(
                 hidden_states(policy, task), in_ranks=task.own_scale)

@@ -120,6 +120,33 @@ def test_a_child_of_a_child_has_the_ancestors_that_were_scored():
     assert all(row.parents == scored for row in rows)
 
 
+def test_a_fresh_start_forgets_what_the_surrogate_has_learned():
+    """Catches: a surrogate that leads back to where the search stood still, generations as many as
+    before, screening before the new start has scores enough."""
+    fits = []
+
+    class Noted(WithSurrogate):
+        def surrogate(self):
+            made = super().surrogate()
+            fits.append([])
+            keep = made.fit
+            made.fit = lambda names, scores: (fits[-1].append(list(names)), keep(names, scores))
+            return made
+
+        def neighbors(self, best, n, rng):
+            return [("word", [best[0]])] if best else []
+    policy, task, archive = load(folder_of("tiny")), Noted(), archive_of(60)
+    method = screen.Screen()(migrate.Method(None, None, True, draw=lambda *_: []))
+    asks = [Ask([1], 1, "operator", [])]
+    method.draw(policy, task, asks, archive, (0, 1))
+    known = list(archive)
+    archive.since(60 - screen.ENOUGH + 1)
+    assert method.draw(policy, task, asks, archive, (0, 2)) == []
+    archive.since(60 - screen.ENOUGH)
+    method.draw(policy, task, asks, archive, (0, 3))
+    assert fits == [[known], [known[-screen.ENOUGH:]]]
+
+
 @pytest.mark.parametrize("n, generations", [(10, 2), (255, 2), (512, 4), (9000, 24)])
 def test_a_step_breeds_more_often_the_more_the_surrogate_knows(n, generations):
     """Catches: a surrogate that is trusted too early, or never."""
@@ -147,13 +174,17 @@ def test_a_screened_search_scores_better_candidates(tmp_path):
     assert means[1] > means[0] + 0.03, means
 
 
-def test_a_resumed_search_ranks_as_an_uninterrupted_one(tmp_path):
-    """Catches: a surrogate that remembers what the ledger does not hold, features whose last bits
-    depend on when they were computed."""
-    given = dict(method="migrate+screen+novelty", steps=16)
+@pytest.mark.parametrize("patience, steps, died_after", [(0, 16, 0.5), (12, 26, 0.95)])
+def test_a_resumed_search_ranks_as_an_uninterrupted_one(tmp_path, patience, steps, died_after):
+    """Also where it has begun afresh. Catches: a surrogate that remembers what the ledger does not
+    hold, or what it has learned before a fresh start; features whose last bits depend on when they
+    were computed."""
+    given = dict(method="migrate+screen+novelty", steps=steps, patience=patience)
     whole = run_search(tmp_path / "whole", **given)
     task = Disordered()
-    task.die_after = len(whole[1]) // 2
+    task.die_after = int(died_after * len(whole[1]))
+    starts = [step["start"] for step in whole[2]]
+    assert bool(patience) == any(0 < start < task.die_after - 15 for start in starts)
     with pytest.raises(KeyboardInterrupt):
         run_search(tmp_path / "killed", task, **given)
     resumed = run_search(tmp_path / "killed", Disordered(), **given, resume=True)
