@@ -33,8 +33,8 @@ from runlog.slow import engine, torch
 ENOUGH = 10             # valid evaluations, before which nothing is screened
 MOST = 2000             # points of a fit: the best half of them, and as many others at random
 LATER = 50              # of more evaluations than that, up to the latest fiftieth is left out
-GENERATIONS = 2, 24     # with +operator: so often a step breeds, at first and in the end;
-PER_GENERATION = 256    # once more for each of so many evaluations
+GENERATIONS = 2, 24     # with +operator: how often a step breeds, at first and at most
+PER_GENERATION = 256    # evaluations: for each so many it breeds once more
 BLOCK = 64              # candidates whose hidden states are computed together
 JUDGED_ON = 256         # points that processes are judged on, at most
 AT_MOST = 4             # processes of a fit

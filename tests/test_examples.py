@@ -192,9 +192,11 @@ def test_every_baseline_leaves_a_run_that_the_reports_read(tmp_path, capsys):
     assert exit_code(graph_ga.main, ["--target", "no", "--out", str(tmp_path / "no")]) == 2
     assert "unknown target 'no'" in capsys.readouterr().err
     broken = tmp_path / "list.smi.gz"
-    for content in (gzip.compress(b"CCO\n" * 999)[:-20], b"no gzip", b"\xff\xfe"):
+    whole = gzip.compress(b"CCO\n" * 999)
+    for i, content in enumerate((whole[:-20], b"no gzip", whole[:12] + b"\xff" * 40)):
         broken.write_bytes(content)
-        assert exit_code(graph_ga.main, [*molecule, "--data", str(broken), "--out", "x"]) == 2
+        given = ["--data", str(broken), "--out", str(tmp_path / f"broken-{i}")]
+        assert exit_code(graph_ga.main, [*molecule, *given]) == 2
         assert "cannot be read" in capsys.readouterr().err
 
 

@@ -62,7 +62,7 @@ def test_a_ring_is_cut_at_two_bonds_with_one_between_or_at_both_bonds_of_an_atom
 
 def test_crossover_joins_a_part_of_each_parent():
     """On parents without a carbon in common. Catches: a bond to a wrong atom, a ring that is not
-    closed or too large, hydrogens that stay behind at an open end, one way round alone."""
+    closed or too large, hydrogens that stay behind at an open end."""
     chains = {Chem.MolToSmiles(child) for rng in map(random.Random, range(60))
               if (child := graph_operators.cross_chains("NCCCCCC", "O=S(=O)(Cl)Cl", rng))}
     assert {"NCCCCCl", "CCCS(=O)(=O)Cl", "NCS(=O)(=O)Cl"} <= chains
@@ -75,6 +75,14 @@ def test_crossover_joins_a_part_of_each_parent():
         assert mol.GetRingInfo().NumRings() == 1 and ring == {"C", "N"}
         assert 3 <= len(mol.GetRingInfo().AtomRings()[0]) <= 6
     assert len(rings) > 20 and {"FN1CCCCC1", "CC1NNNNN1", "CC1CCCN1F", "CC1CNN1F"} <= set(rings)
+
+
+def test_parts_of_rings_are_joined_either_way_round(monkeypatch):
+    monkeypatch.setattr(graph_operators, "part_of", lambda smiles, *_: graph_operators.Part(
+        Chem.MolFromSmiles(smiles), (0, 2), 3))
+    children = (graph_operators.cross_rings("NCC", "OCS", random.Random(i)) for i in range(40))
+    found = {Chem.MolToSmiles(child) for child in children if child}
+    assert {"C1CSCON1", "C1COCSN1"} <= found
 
 
 @pytest.mark.parametrize("smiles, good", [

@@ -120,10 +120,10 @@ def test_a_child_of_a_child_has_the_ancestors_that_were_scored():
     assert all(row.parents == scored for row in rows)
 
 
-def test_a_fresh_start_forgets_what_the_surrogate_has_learned():
+def test_a_fresh_start_forgets_what_the_surrogate_has_learned(monkeypatch):
     """Catches: a surrogate that leads back to where the search stood still, generations as many as
     before, screening before the new start has scores enough."""
-    fits = []
+    fits, generations = [], []
 
     class Noted(WithSurrogate):
         def surrogate(self):
@@ -134,7 +134,9 @@ def test_a_fresh_start_forgets_what_the_surrogate_has_learned():
             return made
 
         def neighbors(self, best, n, rng):
+            generations.append(len(fits))
             return [("word", [best[0]])] if best else []
+    monkeypatch.setattr(screen, "PER_GENERATION", 20)
     policy, task, archive = load(folder_of("tiny")), Noted(), archive_of(60)
     method = screen.Screen()(migrate.Method(None, None, True, draw=lambda *_: []))
     asks = [Ask([1], 1, "operator", [])]
@@ -145,6 +147,7 @@ def test_a_fresh_start_forgets_what_the_surrogate_has_learned():
     archive.since(60 - screen.ENOUGH)
     method.draw(policy, task, asks, archive, (0, 3))
     assert fits == [[known], [known[-screen.ENOUGH:]]]
+    assert generations == [1] * 5 + [2] * 2
 
 
 @pytest.mark.parametrize("n, generations", [(10, 2), (255, 2), (512, 4), (9000, 24)])
