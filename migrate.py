@@ -13,8 +13,8 @@ completions of this search; one without a valid candidate has reward 0. One step
     6. archive   the new candidates
 
     python migrate.py --task wordsearch                 # the bundled policy: seconds on two cores
-    python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct    # 4-bit on a GPU
-    python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507    # your own black box
+    python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct    # as published
+    python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507 --preset large-lm
 
 Read it from top to bottom. tasks.py says what is searched, runlog/ writes a run to disk and screen,
 engine/ loads models and has a faster `sample` and `token_logprobs`. Lines marked FORK call what a
@@ -59,7 +59,7 @@ class Config:
     """The settings of a search, but for those of the task and of the method's modifiers. The
     preset, the method and the command line override these defaults, in this order (resolve)."""
     task: str = "wordsearch"      # a task of tasks.py, or path/to/file.py[:ClassName]
-    model: str = "tiny"           # Hub name, local folder, or tiny: the policy bundled for the task
+    model: str = "tiny"           # Hub name, folder, GGUF file, smollm2, or bundled: tiny[/NAME]
     method: str = "migrate"       # NAME[+MODIFIER..] of METHODS and methods/, or file.py:name
     preset: str = ""              # named settings that override these: screen, paper, ..
     seed: int = 0                 # every random draw derives from it and the step
@@ -99,7 +99,7 @@ class Archive(dict[str, Evaluation]):
     def __init__(self, evaluations: Iterable[Evaluation] = ()):
         self.ranked: list[Evaluation] = []      # valid ones, best first
         self.spent = 0                          # what counts against the budget: no warm start
-        self.later: tuple = 0, None             # (start, since(start))
+        self.later: tuple = 0, None             # (start, since(start)) of the latest start
         self.add(evaluations)
 
     def add(self, evaluations: Iterable[Evaluation]) -> None:
@@ -138,7 +138,7 @@ class Policy:
     n_parameters: int           # of the base model
     slow_because: str = ""      # why engine/ cannot be used, only the functions below; "": it can
     micro_batch: int = 0        # rows at a time in an update; 0: all (set by fit_into_memory)
-    offload: bool = False       # the prompt's activations wait in the CPU's memory (the same)
+    offload: bool = False       # the prompt's activations wait in the CPU's memory (set there, too)
 
     def __post_init__(self):
         self.lora = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -148,7 +148,7 @@ class Policy:
 def load_policy(config: Config, source: str, options: settings.RunOptions | None = None,
                 loaded=None) -> Policy:
     """A causal language model, frozen, in 4 bits (QLoRA) if large and on CUDA, or asked for; with
-    LoRA weights. source: as for engine.load_model; loaded: its result, if any. Raises UserError."""
+    LoRA weights. source: as for engine.load_model; loaded: its result (tests). Raises UserError."""
     options = options or settings.RunOptions()
     model, tokenizer = loaded or engine.load_model(source, options.quantize, options.dtype)
     n_parameters = model.num_parameters()
@@ -234,9 +234,8 @@ def what_to_ask(config: Config, task: Task, policy: Policy, prompt_ids: list[int
         parents = parents[1:]           # the context is full: the worst parent is left out
     if not parents:
         return [Ask(prompt_ids, config.n_on_policy + config.n_neighbors, ON_POLICY, [])]
-    neighbor_ids = engine.chat.encode(policy, prompt)
     asks = [Ask(prompt_ids, config.n_on_policy, ON_POLICY, []),
-            Ask(neighbor_ids, config.n_neighbors, NEIGHBOR, parents)]
+            Ask(engine.chat.encode(policy, prompt), config.n_neighbors, NEIGHBOR, parents)]
     return [ask for ask in asks if ask.n]
 
 
@@ -247,7 +246,7 @@ class Row:
     parents: list[str]
     tokens: list[int]
     candidate: str | None       # None: the completion holds none
-    prompt_ids: list[int] | None = None     # what it answered; None: the task prompt
+    prompt_ids: list[int] | None = None     # what it answered; None: not drawn in this step
     span: tuple[int, int] | None = None     # [first, end) of the candidate's tokens; None: all
     kept: bool = True           # False: it was drawn, but it is not in the group
     proposal: int = 0           # how many candidates had been drawn when this one appeared
@@ -322,7 +321,7 @@ def evaluate(run: Run, task: Task, archive: Archive, rows: list[Row], step: int,
 def replay(policy: Policy, task: Task, archive: Archive, config: Config,
            rng: random.Random) -> list[Row]:
     """n_greedy completions, uniformly from the archive's top k, none twice before each came once.
-    One of the warm start that is longer than max_new_tokens is left out."""
+    Those longer than max_new_tokens, which only the warm start has, make the group smaller."""
     best = archive.best(config.top_k)
     chosen = []
     while best and len(chosen) < config.n_greedy:
@@ -387,8 +386,8 @@ def row_logprobs(policy: Policy, prompt_ids: list[int], rows: list[Row]) -> Iter
 
 
 def update(policy: Policy, optimizer, rows: list[Row], prompt_ids: list[int], advantages, in_loss,
-           config: Config, row_logprobs=row_logprobs) -> dict:
-    """GRPO on one group, in place, inner_iterations times. row_logprobs: as above, or its like.
+           config: Config, row_logprobs=row_logprobs, grpo_loss=grpo_loss) -> dict:
+    """GRPO on one group, in place, inner_iterations times. A fork can give its own last two.
 
     advantages: (G,), in_loss: (G,) bool. Returns loss and gradient norm (before it is clipped to 1)
     of the last iteration, entropy (nats a token) of the first, and by_row: (tokens, log-probability
@@ -438,12 +437,12 @@ def ranked_list(n: int, archive: Archive, step: int, top_k: int, rng) -> list[Ev
 class Method:
     """What makes a method. Any of it can be replaced: dataclasses.replace(METHODS[..], ..)."""
     counts: Callable            # (G, the preset's three counts) -> this method's three counts
-    parents: Callable           # (archive, step, top_k, rng) -> parents, worst to best
+    parents: Callable           # (recent, step, top_k, rng) -> parents, worst to best
     trains: bool                # whether GRPO updates the policy
     advantages: Callable = group_advantages     # (rows, rewards) -> (A, in_loss), (G,) each
     asks: Callable = what_to_ask    # (config, task, policy, prompt_ids, parents) -> asks
     draw: Callable = draw       # (policy, task, asks, archive, key, turn=0) -> rows
-    update: Callable = update   # GRPO on one group
+    update: Callable = update   # (policy, optimizer, rows, prompt_ids, A, in_loss, config) -> dict
     restart: Callable | None = None     # (archive, start, top_k) -> whether to begin afresh
 
 
@@ -461,12 +460,13 @@ METHODS = {
 
 def train(config: Config, method: Method, policy: Policy, optimizer, group: list[Row], rewards,
           prompt_ids: list[int], lr: float) -> dict:
-    """Advantages, and an update on the rows in the loss. A group of equal advantages, or with no
-    such row, is skipped. rewards: (G,). Returns metrics; RunStopped if not finite."""
+    """Advantages, and an update on the rows in the loss. A group of equal rewards and advantages,
+    or with nothing in the loss, is skipped. rewards: (G,). Returns metrics. Raises RunStopped."""
     advantages, in_loss = method.advantages(group, rewards)                 # FORK: (G,) each
     if config.mask_zero:
         in_loss = in_loss & (rewards != 0)          # such a row still counts in the mean
-    if not method.trains or not in_loss.any() or advantages.max() == advantages.min():
+    if not method.trains or not (in_loss.any() and advantages.any()) or (
+            advantages.max() == advantages.min() and rewards.max() == rewards.min()):
         return {"skipped": True}
     for parameters in optimizer.param_groups:
         parameters["lr"] = lr
@@ -580,7 +580,8 @@ def search(config: Config, method: Method, task: Task, policy: Policy, run: Run)
         run.save_checkpoint(asdict(state), optimizer, policy.lora, force=True)
         run.save_adapter(policy.model)
     scored = [(c, Score(e.score, e.valid, e.info)) for c, e in archive.items()]
-    return (found := summary_of(config, task, state, stop, scored)) | task.conclude(scored) | found
+    found = summary_of(config, task, state, stop, scored)
+    return found | task.conclude(scored) | found        # a task adds entries, and replaces none
 
 
 # ------------------------------------------------------------------------------------- command line
@@ -589,8 +590,7 @@ def run(task: str | Task | type[Task] = "", *, argv: list[str] | None = None, **
     """A search from Python: run("wordsearch", target="cement", seed=1). Returns its summary.
 
     task: a name as for --task, a Task, or its class; "": score=f and prompt="..", as in
-    domains/functions.py. given: flags, with underscores. argv: the command line. Raises UserError.
-    """
+    domains/functions.py. given: flags, with underscores. argv: a command line. Raises UserError."""
     task = task or from_function(given)
     if argv is None:
         given = settings.from_files(task, given, Config(), METHODS, load_task_class)

@@ -44,7 +44,8 @@ class Novelty:
         return replace(method, draw=self.draw, advantages=self.advantages,
                        restart=self.restart if self.patience else method.restart)
 
-    def draw(self, policy, task, asks: list[Ask], archive: Archive, key: tuple) -> list[Row]:
+    def draw(self, policy, task, asks: list[Ask], archive: Archive, key: tuple,
+             turn: int = 0) -> list[Row]:
         """Draws until each ask has n candidates that nobody has seen, at most max_draws times.
 
         Returns every row in order. Those in the group (`kept`) are the unseen ones first, then the
@@ -52,13 +53,14 @@ class Novelty:
         """
         rows, seen, kept = [], set(), Counter()
         wanted, each = by_origin(asks), task.candidates_per_completion
-        for turn in range(self.max_draws):
+        for redraw in range(self.max_draws):
             missing = [ask._replace(n=ask.n - kept[ask.origin]) for ask in asks]
             # whole completions: every candidate that was sampled counts
             missing = [ask._replace(n=math.ceil(ask.n / each) * each) for ask in missing if ask.n]
             if not missing:
                 break
-            for row in self.method.draw(policy, task, missing, archive, key, turn):
+            turns = turn * self.max_draws + redraw
+            for row in self.method.draw(policy, task, missing, archive, key, turns):
                 row.kept = (row.candidate not in {None, *seen} and row.candidate not in archive
                             and kept[row.origin] < wanted[row.origin].n)
                 kept[row.origin] += row.kept

@@ -138,8 +138,9 @@ def group_chart() -> dict:
         "x": number("from", "steps", bin="binned", axis=whole_numbers()), "x2": {"field": "to"},
         "y": number("n", "candidates"), "order": number("order"),
         "color": {"field": "origin", "title": None,
-                  "scale": colours_of(IN_GROUPS),
-                  "legend": {"orient": "top", "labelExpr": name_of_origin("datum.value")}},
+                  "scale": colours_of((*IN_GROUPS, OTHER)),
+                  "legend": {"orient": "top", "values": list(IN_GROUPS),
+                             "labelExpr": name_of_origin("datum.value")}},
         "opacity": {"field": "kind", "type": "ordinal", "legend": None, "scale": {
             "domain": ["new", "repeats, invalid"], "range": [0.9, 0.32]}},
         "tooltip": [number("first", "step", format=",d"), {"field": "origin"}, {"field": "kind"},

@@ -5,7 +5,7 @@ import math
 import statistics
 from collections.abc import Callable
 
-from reports.colours import IN_GROUPS, ORIGINS
+from reports.colours import IN_GROUPS, ORIGINS, OTHER
 from runlog.ledger import GREEDY
 
 SECONDS = ("sampling", "scoring", "training")
@@ -75,6 +75,14 @@ def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
             for part in parts]
 
 
+def parts_of(step: dict, origin: str) -> list[dict]:
+    """What a line of steps.jsonl says of an origin; of OTHER, of every one that a fork made up."""
+    if origin != OTHER:
+        return [step[origin]] if origin in step else []
+    return [part for name, part in step.items()
+            if isinstance(part, dict) and name not in (*ORIGINS, "seconds")]
+
+
 def group_rows(steps: list[dict]) -> list[dict]:
     """What the steps drew and replayed, by origin, in at most BARS bars of means over some steps.
     Repeats and invalid ones stand apart."""
@@ -82,8 +90,8 @@ def group_rows(steps: list[dict]) -> list[dict]:
     rows = []
     for start in range(0, len(steps), size):
         some = steps[start:start + size]
-        for place, origin in enumerate(IN_GROUPS):
-            parts = [step[origin] for step in some if origin in step]
+        for place, origin in enumerate((*IN_GROUPS, OTHER)):
+            parts = [part for step in some for part in parts_of(step, origin)]
             n = sum(part["n"] for part in parts) / len(some)
             wasted = 0.0
             if origin != GREEDY:

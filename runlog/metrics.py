@@ -4,6 +4,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import asdict
 
+from runlog.errors import UserError
 from runlog.ledger import OPERATOR, Evaluation, best_first
 from runlog.settings import COUNTS
 
@@ -30,6 +31,9 @@ def step_metrics(state, task, rows: list, group: list, metrics: dict,
     n_tokens = sum(completions.values())
     line["tokens_per_second"] = round(n_tokens / max(seconds[0], 1e-9))
     for origin in dict.fromkeys(row.origin for row in [*rows, *group]):
+        if origin in line:
+            raise UserError(f"rows have the origin {origin!r}, which is the name of another entry "
+                            "of steps.jsonl: give them another word (docs/forking.md)")
         line[origin] = origin_metrics(origin, task, rows, group, metrics.get("by_row", []))
     return line
 

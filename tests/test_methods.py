@@ -1,9 +1,11 @@
 """What is not in the paper: methods/."""
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +21,7 @@ from migrate import METHODS, Archive, Ask, Row
 from runlog.errors import TaskFailed, UserError
 from runlog.folder import Run
 from runlog.ledger import Evaluation, read_evaluations, read_jsonl
+from runlog.metrics import step_metrics
 from runlog.settings import RunOptions, build_method, load_method
 from tasks import Molecule
 from tests.support import (
@@ -127,6 +130,20 @@ def test_a_group_is_filled_with_the_earliest_repeats_when_nothing_new_comes():
     assert [i for i, row in enumerate(rows) if row.kept] == [0, 1, 2, 4]    # 3 is an empty row
 
 
+def test_novelty_within_a_modifier_that_draws_several_times_draws_anew_each_time():
+    """Catches: a second call that fails, or that draws what the first one drew."""
+    turns = []
+
+    def draw(policy, task, asks, archive, key, turn=0):
+        turns.append(turn)
+        return [Row(asks[0].origin, [], [5], "old")] * asks[0].n
+    method = novelty.Novelty(max_draws=2)(migrate.Method(None, None, True, draw=draw))
+    archive = Archive([Evaluation(0, 1, 1, "on-policy", [], "old", 0.5, True)])
+    for turn in range(3):
+        method.draw(None, Letters(), [Ask([1], 4, "on-policy", [])], archive, (0, 1), turn)
+    assert turns == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("modifier", [novelty.Novelty(), screen.Screen()])
 def test_a_modifier_tells_rows_apart_by_their_origin_and_says_so(modifier):
     """Catches: of two asks of one origin, one that is asked and never answered."""
@@ -143,6 +160,47 @@ def test_an_empty_group_teaches_nothing():
     config = SimpleNamespace(mask_zero=True)
     assert migrate.train(config, METHODS["migrate"], None, None, [], torch.zeros(0), [], 0.1) == {
         "skipped": True}
+
+
+def test_advantages_that_are_all_alike_train_unless_the_rewards_are_alike_too():
+    """Catches: a fork that imitates the best rows, each with an advantage of 1, and never trains.
+    And AdamW, which moves the weights by its momentum where every advantage is 0."""
+    seen, config = [], SimpleNamespace(mask_zero=True)
+
+    def noted(policy, optimizer, rows, prompt_ids, advantages, in_loss, config):
+        seen.append(in_loss.tolist())
+        return {}
+    for A, rewards, trains in ((1.0, [0.2, 0.6], True), (1.0, [0.6, 0.6], False),
+                               (0.0, [0.2, 0.6], False)):
+        method = replace(METHODS["grpo"], update=noted, advantages=lambda rows, r, A=A: (
+            torch.full_like(r, A), r > 0.5))
+        rows = [Row("on-policy", [], [5], word) for word in ("river", "water")]
+        metrics = migrate.train(config, method, None, SimpleNamespace(param_groups=[]), rows,
+                                torch.tensor(rewards), [], 0.1)
+        assert metrics["skipped"] != trains, (A, rewards)
+    assert seen == [[False, True]]
+
+
+def test_a_fork_can_give_another_loss():
+    """Catches: an update that looks its loss up elsewhere."""
+    shapes = []
+
+    def mine(logprobs, old_logprobs, advantages, mask, *settings):
+        shapes.append((advantages.shape[0], *mask.shape))
+        return migrate.grpo_loss(logprobs, old_logprobs, advantages, mask, *settings)
+    own = replace(METHODS["grpo"], update=functools.partial(migrate.update, grpo_loss=mine))
+    policy, config = load(folder_of("tiny")), migrate.resolve({"inner_iterations": 1}, Letters())
+    rows = [Row("on-policy", [], [5, 6], "a"), Row("on-policy", [], [7], "b")]
+    own.update(policy, torch.optim.AdamW(policy.lora.values()), rows, [1, 2],
+               torch.tensor([0.5, -0.5]), torch.ones(2, dtype=torch.bool), config)
+    assert shapes == [(2, 2, 2)]
+
+
+def test_an_origin_that_steps_jsonl_has_for_something_else_is_refused():
+    state, task = SimpleNamespace(step=1, proposals=2, start=0), SimpleNamespace(archive=Archive())
+    rows = [Row("loss", [], [5], "a")]
+    with pytest.raises(UserError, match="origin 'loss', which is the name of another entry"):
+        step_metrics(state, task, rows, rows, {"loss": 0.1}, [0, 1])
 
 
 def test_a_search_that_finds_nothing_better_starts_afresh_and_resumes_exactly(

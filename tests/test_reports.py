@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from reports import __main__ as command
 from reports import markup, measures, pages, tables
 from reports import metrics as step_metrics
+from reports.records import clean_steps
 from reports.comparison import progress, valid_shares
 from reports.labels import command_of, label
 from reports.records import read
@@ -661,6 +662,17 @@ def whole_run(tmp_path_factory):
     return {file.name: [json.loads(line) for line in (
         [file.read_text()] if file.suffix == ".json" else file.read_text().splitlines())]
         for file in folder.iterdir() if file.suffix in (".json", ".jsonl")}
+
+
+def test_the_rows_that_a_fork_made_up_are_in_the_chart_of_the_group():
+    """All of them as one origin. Catches: a group of ten in which six are drawn."""
+    def part(n, repeats=0):
+        return {"n": n, "repeats": repeats, "invalid": 0}
+    steps = clean_steps([{"step": 1, "seconds": {"sampling": 1.0, "n": 4}, "on-policy": part(6, 2),
+                          "crossed": part(3), "odd": part(1, 1)}])
+    bars = [(row["origin"], row["kind"], row["n"]) for row in step_metrics.group_rows(steps)]
+    assert bars == [("on-policy", "new", 4), ("on-policy", "repeats, invalid", 2),
+                    ("other", "new", 3), ("other", "repeats, invalid", 1)]
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate],
