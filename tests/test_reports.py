@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from reports import __main__ as command
 from reports import markup, measures, pages, tables
 from reports import metrics as step_metrics
-from reports.records import clean_steps
 from reports.comparison import progress, valid_shares
 from reports.labels import command_of, label
-from reports.records import read
+from reports.records import clean_steps, read
 from reports.rows import arc_splits, read_csv, row_of, rows_from, write_csv
 from reports.tables import Table
 from runlog import metrics
