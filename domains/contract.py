@@ -10,7 +10,6 @@ import contextlib
 import functools
 import inspect
 import json
-import math
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +35,7 @@ class Score:
 
 
 INVALID = Score(0.0, valid=False)
+LARGEST = 1e100         # of scores: sums and products of a few thousand stay finite
 
 
 # ------------------------------------------------------------------------- what methods return
@@ -124,7 +124,7 @@ class Checked:
         result = call(getattr(self.task, name), what, *RETURNS[name], *arguments)
         if RETURNS[name][0] is is_prompt and name not in self.warned:
             self.warn(name, result, what)
-        if name == "parse":     # JSON can hold half a character, which no prompt and no file takes
+        if name in ("parse", "warm_start"):     # no prompt and no file takes half a character
             return [candidate.encode(errors="replace").decode() for candidate in result]
         return result
 
@@ -174,7 +174,8 @@ class Checked:
                     raise TaskFailed(f"{place(method, results=results)}: {what} {reason}")
                 candidate, score = result[0], as_score(result[1])
                 missing.discard(candidate)
-                info = score.info | ({"lower_is_better": True} if lower else {})
+                info = json.loads(json.dumps(score.info))       # as a resumed run will read it
+                info |= {"lower_is_better": True} if lower else {}
                 yield candidate, Score(float(score.value), bool(score.valid), info)
         if missing:
             raise TaskFailed(f"{place(method)}: {what} gave no score to {sorted(missing)[0]!r}")
@@ -227,15 +228,13 @@ def wrong_result(result, missing: set[str], own_scale: bool) -> str:
     value = float(score.value)
     if not score.valid and value:
         return f"{gave}, and called it invalid: then the score is 0"
-    if own_scale and not math.isfinite(value):
-        return f"{gave}; it must be a finite number"
+    if own_scale and not abs(value) <= LARGEST:
+        return f"{gave}; it must be a finite number, of {LARGEST:g} at most"
     if not own_scale and not 0 <= value <= 1:       # NaN is not in [0, 1] either
         return (f"{gave}; scores lie in [0, 1], unless the task has lower_is_better "
                 "or a solved_at other than 1")
-    try:
-        json.dumps(score.info)                      # evals.jsonl keeps it
-    except (TypeError, ValueError) as error:
-        return f"gave {candidate!r} an info that JSON cannot hold: {one_line(error)}"
+    if not is_record(score.info):                   # evals.jsonl keeps it
+        return f"gave {candidate!r} an info that is no dict that JSON can hold: {short(score.info)}"
     return ""
 
 

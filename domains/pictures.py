@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 
+LARGEST = 300       # heavy atoms of a molecule that is drawn
 ARC_COLORS = ("#111111 #1e78d2 #f93c31 #4fcc30 #ffdc00 #9a9a9a #e53aa3 #ff851b #87d8f1 "
               "#921231").split()
 
@@ -40,11 +41,12 @@ def closeness(rank: int, n: int) -> str:
 
 
 def molecule(smiles: str) -> str | None:
-    """The structural formula of a molecule; None if the SMILES is none."""
+    """The structural formula of a molecule; None if the SMILES is none, or for a molecule that is
+    so large that nobody could see it: to draw one takes minutes."""
     from rdkit import Chem
     from rdkit.Chem.Draw import rdMolDraw2D
     mol = Chem.MolFromSmiles(smiles)
-    if mol is None:
+    if mol is None or mol.GetNumHeavyAtoms() > LARGEST:
         return None
     drawing = rdMolDraw2D.MolDraw2DSVG(240, 170)
     options = drawing.drawOptions()

@@ -79,6 +79,11 @@ class Base:
     licence: dict = field(default_factory=dict)     # license, license_name, license_link, if known
 
 
+def versions_in(record: dict) -> str:
+    """torch 2.13.0, .. of a config.json; "" where it has none."""
+    return ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
+
+
 def describe_base(trained_on: str, bundled: bool, hub_name: str = "") -> Base:
     """What a card says of the base. trained_on: folder or Hub name; hub_name: the user's word."""
     if bundled:         # the checkout may have been elsewhere when the run was made
@@ -146,7 +151,7 @@ def model_card(repo: str, record: dict, summary: dict, evaluations: list[Evaluat
         go_on=fenced(go_on, "bash"),
         command=fenced(command, "bash"),
         settings=fenced("\n".join(settings)),
-        versions=", ".join(f"{k} {v}" for k, v in record["versions"].items()),
+        versions=versions_in(record),
         licence="" if base.licence else " The licence is that of the base model."))
 
 

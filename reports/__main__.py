@@ -22,7 +22,7 @@ from reports.comparison import comparison_page
 from reports.records import find_runs, read
 from reports.rows import Found, rows_from, word_groups, write_csv
 from reports.tables import Table, compare, markdown
-from runlog.errors import UserError, exit_code
+from runlog.errors import UserError, exit_code, printable
 from tasks import TASKS
 
 TARGETS = Path(__file__).resolve().parent.parent / "data" / "wordsearch_targets.json"
@@ -45,17 +45,17 @@ def run(argv: list[str]) -> None:
             raise UserError(f"{len(folders)} runs in {', '.join(map(str, args.paths))}: name one "
                             "run folder")
         args.svg.write_text(pages.search_picture(folders[0]), encoding="utf-8")
-        print(args.svg)
+        print(printable(args.svg))
     elif (args.html is not None and len(folders) == len(args.paths) == 1
           and args.csv is None and args.within is None):
-        print(pages.write(folders[0], args.html, task_file=args.task))
+        print(printable(pages.write(folders[0], args.html, task_file=args.task)))
         warn_of_code(folders[0], args.task)
     else:
         found = rows_of(args)
         tables = compare(found.rows, args.against)
         print("\n\n".join(map(markdown, tables)))
         if args.html is not None:
-            print(write_comparison(Path(args.html or "comparison.html"), tables, found))
+            print(printable(write_comparison(Path(args.html or "comparison.html"), tables, found)))
 
 
 def write_comparison(file: Path, tables: list[Table], found: Found) -> Path:
@@ -104,7 +104,7 @@ def rows_of(args: argparse.Namespace) -> Found:
     """All rows, with a word on what is left out; with --csv they are written as well."""
     found = rows_from(args.paths, word_groups(args.targets), args.within)
     for line in found.left_out:
-        print(f"{line}: left out", file=sys.stderr)
+        print(f"{printable(line)}: left out", file=sys.stderr)
     if args.csv:
         write_csv(args.csv, found.rows)
     return found

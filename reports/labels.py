@@ -89,9 +89,9 @@ def differing_from_preset(method: str, record: dict) -> set[str]:
     names = {name for name in preset.keys() & config.keys() - set(COUNTS)
              if preset[name] != config[name]}
     for modifier, settings in record.get("modifiers", {}).items():
-        for name, value in preset.get(modifier, {}).items():
-            if settings.get(name) != value:
-                names.add(name)
+        of_preset = preset.get(modifier, {})
+        if isinstance(of_preset, dict):         # a stranger may call a modifier as a setting is
+            names |= {name for name, value in of_preset.items() if settings.get(name) != value}
     if set(COUNTS) <= preset.keys() & config.keys() and group_differs(method, config, preset):
         names.update(COUNTS)
     return names

@@ -43,7 +43,8 @@ def auc_top(scores: Sequence[float], budget: int, at: Sequence[int] = (), k: int
     area, last, counted = 0.0, 0.0, 0
     at = at or range(1, len(scores) + 1)
     end = at[-1] if scores else 0
-    for n in [*range(every, end, every), end]:
+    after = {-(-n // every) * every for n in at} if scores else set()   # where the mean may change
+    for n in sorted({n for n in after | {n - every for n in after} if 0 < n < end} | {end}):
         best = sorted(scores[:bisect.bisect(at, n)])[-k:]
         mean = sum(best) / max(1, len(best))
         area += (n - counted) * (last + mean) / 2

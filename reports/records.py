@@ -82,6 +82,8 @@ def task_of(record: dict, task_file: str = "") -> tasks.Task | None:
 
 def json_object(path: Path) -> dict:
     """The JSON object in a file, its texts printable. Raises UserError if there is none."""
+    if path.exists() and not path.is_file():        # to read a pipe would take for ever
+        raise UserError(f"{path} is no file")
     try:
         return printable_in(dict(json.loads(path.read_bytes())))
     except (ValueError, TypeError, RecursionError) as error:
@@ -135,7 +137,7 @@ def clean_record(record: dict) -> dict:
     """What config.json holds, with every part, and with known settings of their types."""
     config = dict_in(record, "config")
     config |= names_in(config, dict.fromkeys(("task", "model", "method", "preset"), ""))
-    config |= typed(config, is_count, {"seed": 0, "budget": None, "proposals": None})
+    config |= typed(config, is_count, {"seed": 0, "budget": None, "proposals": None, "steps": None})
     config |= typed(config, is_count, {name: 0 for name in COUNTS if name in config})
     modifiers = {name: values for name, values in dict_in(record, "modifiers").items()
                  if isinstance(values, dict)}

@@ -5,36 +5,61 @@ import json
 import shlex
 from pathlib import Path
 
-from runlog.errors import printable_in
+from runlog.errors import UserError, one_line, printable_in
 from runlog.flags import LENGTHS, without
 
 STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all steps done",
          "stale": "nothing new was proposed for many steps"}
 
 
+def finished_record(folder: Path) -> dict:
+    """What config.json of a finished run holds, and under "summary" what summary.json does. Raises
+    UserError where they cannot be read, as after a power cut."""
+    found = {}
+    for name in ("config.json", "summary.json"):
+        try:
+            found |= {name: dict(json.loads((folder / name).read_bytes()))}
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{folder / name} cannot be read ({one_line(error)}). If it is "
+                            f"summary.json, remove it, then --resume {folder}") from error
+    return found["config.json"] | {"summary": found["summary.json"]}
+
+
 def print_summary(folder: Path, task, from_python: bool = False) -> None:
-    """What a finished run found, on the screen. from_python: it was not started by a command."""
-    s = printable_in(json.loads((folder / "summary.json").read_text()))
-    record = printable_in(json.loads((folder / "config.json").read_text()))
+    """What a finished run found, on the screen. from_python: it was not started by a command.
+    Raises UserError where the files of the run are damaged."""
+    record = printable_in(finished_record(folder))
+    try:
+        lines = summary_lines(folder, record, task, from_python)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError,
+            StopIteration) as error:        # they may be a stranger's
+        raise UserError(f"what {folder} found cannot be read ({type(error).__name__}: "
+                        f"{one_line(error)}): remove its summary.json, then --resume {folder}"
+                        ) from error
+    print(*lines, sep="\n")
+
+
+def summary_lines(folder: Path, record: dict, task, from_python: bool) -> list[str]:
+    s, lines = record["summary"], []
     asked = record["options"].get("target", "")
-    print(f"{asked or s['task']}: {verdict(s, task)}")
+    lines.append(f"{asked or s['task']}: {verdict(s, task)}")
     if s["target"] and s["target"] not in (asked, s["best"]):
-        print(f"the target was {s['target']}")
+        lines.append(f"the target was {s['target']}")
     unreadable = max(0, s["proposals"] - s["evaluations"] - s["repeats"])
-    print(f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, "
-          f"{s['repeats']} repeats, {unreadable} unreadable; {s['invalid']} invalid in all), "
-          f"{s['steps']} steps, {s['seconds']:.0f} s")
+    lines.append(f"{s['proposals']} proposals ({s['evaluations']} different candidates scored, "
+                 f"{s['repeats']} repeats, {unreadable} unreadable; {s['invalid']} invalid in "
+                 f"all), {s['steps']} steps, {s['seconds']:.0f} s")
     names = list(s)
     of_task = names[names.index("seconds") + 1:]        # what the task's conclude() added
     more = [f"{name} {s[name]}" for name in of_task if not isinstance(s[name], list)]
     if more:
-        print(", ".join(more))
+        lines.append(", ".join(more))
     if is_long(s["best"]):
-        print(f"\n{s['best']}\n")
+        lines.append(f"\n{s['best']}\n")
     if not s["solved"] and task.solved_at is not None and "program" not in record:
-        print("to try next:", *to_try(record, from_python), sep="\n  ")
+        lines.append("\n  ".join(["to try next:", *to_try(record, from_python)]))
     report = folder / "report.html"
-    print(f"report: {report}" if report.exists() else f"run: {folder}")
+    return [*lines, f"report: {report}" if report.exists() else f"run: {folder}"]
 
 
 def verdict(s: dict, task) -> str:

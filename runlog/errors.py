@@ -49,7 +49,11 @@ def printable_in(value):
 
 
 def exit_code(main, argv: list[str]) -> int:
-    """Runs main(argv). 0: done; 1: the run had to stop; 2: the user can mend it; 130: Ctrl-C."""
+    """Runs main(argv). 0: done; 1: the run had to stop; 2: the user can mend it; 130: Ctrl-C; 141:
+    what reads the output has gone, as `| head` does."""
+    for stream in (sys.stdout, sys.stderr):     # a model may write what a terminal cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main(argv)
         return 0
@@ -66,6 +70,13 @@ def exit_code(main, argv: list[str]) -> int:
     except (RunStopped, TaskFailed) as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # Python flushes it once more at the end
+        return 141
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
+        return 2
 
 
 @contextlib.contextmanager
@@ -77,7 +88,8 @@ def endings(folder: Path, again: str):
     """
     try:
         yield
-    except (KeyboardInterrupt, RunStopped, TaskFailed, MemoryError, RuntimeError) as error:
+    except (KeyboardInterrupt, RunStopped, TaskFailed, MemoryError, RuntimeError,
+            BrokenPipeError) as error:
         out_of_memory = is_out_of_memory(error)
         if isinstance(error, (RuntimeError, MemoryError)) and not out_of_memory:
             raise
@@ -85,19 +97,22 @@ def endings(folder: Path, again: str):
               file=sys.stderr)
         if isinstance(error, TaskFailed):
             log = folder / "error.log"
-            log.write_text("".join(traceback.format_exception(error)))
-            print(f"the traceback is in {log}", file=sys.stderr)
+            with contextlib.suppress(OSError):      # the disk may be full
+                log.write_text("".join(traceback.format_exception(error)), encoding="utf-8",
+                               errors="backslashreplace")
+                print(f"the traceback is in {log}", file=sys.stderr)
         if out_of_memory:
             raise RunStopped(f"out of memory: {one_line(error)[:160]}. Continue with "
                              "--micro-batch 1, or choose a smaller group or model") from error
         error.args = error.args or ("stopped",)
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT,
-                               errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EFBIG,
+                               errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR,
+                               errno.EIO):
             raise
-        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}; make room or "
-                        "choose another --out, then --resume") from error
+        raise UserError(f"cannot use {error.filename or folder}: {error.strerror}; make room or "
+                        "choose another folder, then --resume") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,6 +8,8 @@ import inspect
 import io
 import json
 import math
+import numbers
+import os
 import re
 import shlex
 import sys
@@ -129,7 +131,7 @@ def with_files(argv: list[str]) -> list[str]:
     if "config" in files:
         words += words_of(Path(files["config"]), argv)
     record = Path(files.get("resume", "")) / "config.json"
-    if "resume" in files and record.exists():
+    if "resume" in files and record.is_file():
         words += words_of(record, argv)
     elif "resume" in files and all(field_names(word) <= {"resume"} for word in argv):
         raise UserError(f"there is no run in {files['resume']} (it has no config.json)")
@@ -202,8 +204,10 @@ def settings_in(path: Path) -> dict:
     odd = [name for name in settings if not re.fullmatch(r"[a-z]\w*", name)]
     odd += [name for name, value in settings.items() if isinstance(value, list)
             and any(re.match(r"-(?![\d.])", str(one)) for one in value)]
+    odd += [name for name, value in settings.items() if "\0" in str(value)]
     if odd:
-        raise UserError(f"{path}: {odd[0]!r} is no setting, or has a value that is a flag")
+        raise UserError(f"{path}: {odd[0]!r} is no setting, or has a value that is a flag, or no "
+                        "text")
     nested = [name for name, value in settings.items()
               for one in (value if isinstance(value, list) else [value])
               if isinstance(one, (dict, list))]
@@ -218,19 +222,34 @@ def settings_in(path: Path) -> dict:
 
 # ---------------------------------------------------------------------------------------- bounds
 
+def is_number(value, kind=numbers.Real) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+# type of a field: (whether a value is one, what that is)
+KINDS = {int: (lambda value: is_number(value, numbers.Integral), "a whole number"),
+         float: (is_number, "a number"),
+         str: (lambda value: isinstance(value, str | os.PathLike), "text"),
+         bool: (lambda value: isinstance(value, bool), "True or False"),
+         type(None): (lambda value: value is None, "None")}
+
+
 def check_bounds(settings, at_least: dict) -> None:
     """Raises UserError where a setting is none of its choices, not finite, or too small.
 
     settings: a dataclass. at_least: {field: least value}.
     """
     hints = typing.get_type_hints(type(settings))
-    for name, value in ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings)):
+    for f in dataclasses.fields(settings):
+        name, value = f.name, getattr(settings, f.name)
         flag, allowed = "--" + name.replace("_", "-"), typing.get_args(hints.get(name))
         if typing.get_origin(hints.get(name)) is typing.Literal and value not in allowed:
             raise UserError(f"{flag} takes one of {', '.join(allowed)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{flag} must be a finite number")
-        if name in at_least and not isinstance(value, int | float | None):  # given from Python
-            raise UserError(f"{flag} must be a number, not {value!r}")
+        kinds = [KINDS[kind] for kind in allowed or [hints.get(name)] if kind in KINDS]
+        if kinds and value is not f.default and not any(is_one(value) for is_one, _ in kinds):
+            # it was given from Python, or stands in a file
+            raise UserError(f"{flag} must be {kinds[0][1]}, not {value!r}")
         if name in at_least and value is not None and value < at_least[name]:
             raise UserError(f"{flag} must be at least {at_least[name]}")

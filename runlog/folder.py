@@ -33,6 +33,7 @@ import safetensors
 
 from runlog import flags
 from runlog.bar import ProgressBar
+from runlog.ending import finished_record
 from runlog.errors import RunStopped, UserError, endings, one_line
 from runlog.ledger import Evaluation, read_evaluations, read_jsonl, whole_lines
 from runlog.metrics import describe, length
@@ -40,6 +41,7 @@ from runlog.slow import torch
 
 LARGEST = 1e3           # of LoRA weights: trained ones stay below 10
 LEDGERS = ("evals.jsonl", "steps.jsonl", "completions.jsonl")
+WRITTEN = (*LEDGERS, "config.json", "summary.json", "lock", "checkpoint", "adapter", "error.log")
 
 
 class Run:
@@ -58,9 +60,11 @@ class Run:
         if exists and not resume:
             raise UserError(f"{folder} holds a run already: continue it with --resume {folder}, or "
                             "choose another --out")
-        if not exists and (folder / "evals.jsonl").exists():
-            raise UserError(f"{folder} holds evaluations, but no config.json that says of what: "
+        foreign = [name for name in LEDGERS if (folder / name).exists() and not exists]
+        if foreign:         # a search would cut off what it cannot read, or count what it can
+            raise UserError(f"{folder} holds {foreign[0]}, but no config.json that says of what: "
                             "put it back, or choose another folder")
+        refuse_links(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.lock = locked(folder)
         try:
@@ -80,22 +84,23 @@ class Run:
         self.unusable = 0           # steps in a row without a valid answer
         self.paid: dict[str, Evaluation] = {}
         self.open_ledgers()
-        if self.damaged:
+        if self.damaged and not self.finished:
             self.mend()
 
     def open_ledgers(self) -> None:
-        """Reads what the ledgers hold, cuts off what is torn, and goes on at their ends."""
-        folder = self.folder
-        steps = read_jsonl(folder / "steps.jsonl", repair=True)
+        """Reads what the ledgers hold, cuts off what is torn, and goes on at their ends. Those of a
+        finished run are only read."""
+        folder, repair = self.folder, not self.finished
+        steps = read_jsonl(folder / "steps.jsonl", repair)
         self.steps_logged = len(steps)
         self.last_step = steps[-1] if steps else {"step": 0, "proposals": 0}
-        completions = read_jsonl(folder / "completions.jsonl", repair=True)
+        completions = read_jsonl(folder / "completions.jsonl", repair)
         self.completions_logged = Counter(
             line["step"] for line in completions if isinstance(line.get("step"), int))
         self.last_prompt = {str(line.get("origin")): line["prompt"] for line in completions
                             if line.get("prompt") is not None}
         lines = whole_lines(folder / "evals.jsonl")
-        if (folder / "evals.jsonl").exists():       # a torn last line is cut off
+        if repair and (folder / "evals.jsonl").exists():    # a torn last line is cut off
             os.truncate(folder / "evals.jsonl", sum(map(len, lines)))
         self.evaluations = read_evaluations(folder)
         unique = ({e.candidate for e in self.evaluations}, {e.index for e in self.evaluations})
@@ -134,12 +139,15 @@ class Run:
             file.close()
 
     def close(self) -> None:
-        """Closes the ledgers, and lets go of the folder."""
-        self.close_ledgers()
-        if not self.lock.closed:    # a scorer's processes have copies, which would hold the lock
+        """Closes the ledgers, and lets go of the folder, also where the disk is full."""
+        try:
+            self.close_ledgers()
+        finally:
+            if not self.lock.closed:    # a scorer's processes have copies, which would hold it
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self.lock, fcntl.LOCK_UN)
             with contextlib.suppress(OSError):
-                fcntl.flock(self.lock, fcntl.LOCK_UN)
-        self.lock.close()
+                self.lock.close()
 
     def resume_from(self, step: int, model=None) -> list[Evaluation]:
         """The evaluations up to the step of the checkpoint. Those beyond it are paid for: their
@@ -196,8 +204,8 @@ class Run:
         return self.first_free
 
     def summary(self) -> dict:
-        """What the finished run found."""
-        return json.loads((self.folder / "summary.json").read_text())
+        """What the finished run found. Raises UserError if that cannot be read."""
+        return finished_record(self.folder)["summary"]
 
     def track(self, project: str, settings: dict) -> None:
         """From now on every line of steps.jsonl goes to trackio as well, on this machine."""
@@ -381,8 +389,13 @@ def opened(config, options, method, modifiers: dict, task, argv: list[str] | Non
 
 def locked(folder: Path):
     """The open lock file of a run's folder. The system gives the lock back when the file is closed,
-    or when the process ends in whatever way. Raises UserError if another process has it."""
-    file = open(folder / "lock", "a+")
+    or when the process ends in whatever way. Raises UserError if another process has it, or if it
+    is another file of the user."""
+    file = open(folder / "lock", "a+", errors="replace")
+    file.seek(0)
+    if file.read(8) not in ("", "process "):
+        file.close()
+        raise UserError(f"{folder}/lock is not the lock of a run: choose another folder")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -396,6 +409,17 @@ def locked(folder: Path):
                f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n")
     file.flush()
     return file
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises UserError where a file that a run writes to is there and is no file: a link leads to
+    another one, which a stranger may have chosen, and a pipe waits for ever."""
+    for path in [folder / name for name in WRITTEN] + [
+            *(folder / "checkpoint").glob("*"), *(folder / "adapter").glob("*")]:
+        is_plain = not path.exists() or path.is_file() or path.is_dir()
+        if path.is_symlink() or not is_plain:
+            raise UserError(f"{path} is a link or a pipe, and a search writes to neither: put the "
+                            "file itself there (cp -rL copies a folder without its links)")
 
 
 def task_options(task) -> dict:
@@ -412,6 +436,9 @@ def check_same_settings(folder: Path, record: dict) -> None:
     differing = set()
     for part in ("config", "run", "modifiers", "options"):
         before, now = old.get(part, {}), record.get(part, {})
+        if not isinstance(before, dict):
+            raise UserError(f"{folder}/config.json cannot be read ({part} holds no settings): put "
+                            "it back, or choose another folder")
         if part == "run":           # of an older version: it says less; "auto" agrees with all
             now = {name: before[name] if value == "auto" else value for name, value in now.items()
                    if name in before}
@@ -435,8 +462,13 @@ def flattened(line: dict) -> dict:
 
 
 def write_atomically(path: Path, text: str) -> None:
+    """The file is whole at any time, also after a power cut. No link in its place is followed."""
     new = path.with_name(path.name + ".new")
-    new.write_text(text)
+    new.unlink(missing_ok=True)
+    with open(new, "x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(new, path)
 
 

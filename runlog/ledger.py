@@ -107,5 +107,5 @@ def read_jsonl(path: str | Path, repair: bool = False) -> list[dict]:
 
 def whole_lines(path: str | Path) -> list[bytes]:
     """The lines of a file, with their ends, but for a torn last one; none if there is no file."""
-    data = Path(path).read_bytes() if Path(path).exists() else b""
+    data = Path(path).read_bytes() if Path(path).is_file() else b""      # no pipe, no device
     return data[:data.rfind(b"\n") + 1].splitlines(keepends=True)

@@ -17,6 +17,8 @@ def import_file(path: str):
     imported."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
+    if not path.endswith(".py"):
+        raise UserError(f"{path} is no Python file: its name should end in .py")
     # Not the file's own name: it may be tasks.py or random.py. No dot: pickle looks for a package.
     name = "file " + re.sub(r"\W", "_", path)
     spec = importlib.util.spec_from_file_location(name, path)

@@ -10,6 +10,7 @@ from runlog.errors import UserError, one_line
 from runlog.slow import engine
 
 ROOT = Path(__file__).resolve().parent.parent
+BUNDLED = ("wordsearch", "molecule", "arc")     # the policies in tiny/
 COUNTS = ("n_on_policy", "n_greedy", "n_neighbors")
 AT_LEAST = dict(n_on_policy=0, n_greedy=0, n_neighbors=0, top_k=1, inner_iterations=1, lora_r=1,
                 max_new_tokens=1, proposals=1, after_solved=0, lr=0, kl_coef=0, eps_low=0,
@@ -47,7 +48,7 @@ def model_source(model: str, task) -> str:
 def bundled_policy(model: str, task) -> str:
     """Which of the policies in tiny/ --model means, by its folder; "": another model."""
     folder = Path(model_source(model, task)).resolve()
-    return folder.name if folder.parent == ROOT / "tiny" else ""
+    return folder.name if folder.parent == ROOT / "tiny" and folder.name in BUNDLED else ""
 
 
 def is_bundled(model: str, task) -> bool:
@@ -212,7 +213,9 @@ def make_task(task, given: dict, load_class) -> tuple:
         return task, {"task": task.name} | given
     try:
         made = cls(**options)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:      # it is the user's code
         raise UserError(f"{cls.__name__} cannot be made with these options: "
                         f"{type(error).__name__}: {one_line(error)}") from error
     return made, {**given, "task": task if isinstance(task, str) else cls.name}

@@ -8,7 +8,7 @@ from pathlib import Path
 import migrate
 import tasks
 from hub import commands
-from runlog import settings
+from runlog import flags, settings
 from runlog.ledger import ON_POLICY
 from runlog.settings import RunOptions, is_bundled, model_source
 from runlog.slow import engine
@@ -28,6 +28,7 @@ def draw(record: dict, adapter: Path, n: int, seed: int, task_file: str, model: 
     settings.check(config, task.candidates_per_completion)      # the record may be a stranger's
     used = record.get("run", {})
     options = RunOptions(quantize=used.get("quantize", "auto"), dtype=used.get("dtype", "auto"))
+    flags.check_bounds(options, {})
     policy = migrate.load_policy(config, model_source(config.model, task), options)
     task.fits = functools.partial(engine.chat.fits, policy)
     task.meet(is_bundled(config.model, task), policy.n_parameters)

@@ -45,7 +45,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from domains.workers import cores
-from runlog.errors import UserError, exit_code
+from runlog.errors import UserError, exit_code, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 ARRAY = 1000        # tasks of a job array: SLURM's default limit is 1,001
@@ -86,9 +86,16 @@ def check_same(line: str) -> None:
     one's."""
     run, (_, argv) = folder(line), parse(line)
     if finished(run) and (run / "config.json").exists():
-        command = json.loads((run / "config.json").read_text()).get("command") or argv
-        if plain(command)[-len(plain(argv)):] != plain(argv):       # a --config stands before
-            raise UserError(f"{run} holds another search ({shlex.join(command)}): choose another "
+        try:
+            command = json.loads((run / "config.json").read_text()).get("command") or argv
+            words = plain(list(map(str, command)))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{run}/config.json cannot be read ({one_line(error)}): remove "
+                            f"{run}, or choose another OUT") from error
+        if any(word.split("=")[0] == "--config" for word in argv):     # its settings stand before
+            words = words[-len(plain(argv)):]
+        if words != plain(argv):
+            raise UserError(f"{run} holds another search ({shlex.join(words)}): choose another "
                             "OUT, or remove it")
 
 
@@ -286,11 +293,13 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0, 1 if a search did not finish, 2 if none could start, 130."""
     args = parse_arguments(argv)
-    text = args.file.read_text() if args.file else sys.stdin.read()
-    lines = list(dict.fromkeys(filter(None, (line.strip() for line in text.splitlines()))))
-    if args.part is not None:
-        lines = lines[args.part::args.parts]
     try:
+        if any(n is not None and n < 1 for n in (args.jobs, args.parts)):
+            raise UserError("--jobs and --parts must be at least 1")
+        text = args.file.read_text() if args.file else sys.stdin.read()
+        lines = list(dict.fromkeys(filter(None, (line.strip() for line in text.splitlines()))))
+        if args.part is not None:
+            lines = lines[args.part::args.parts]
         for line in lines:
             check_same(line)
         folders = [folder(line).resolve() for line in lines]
@@ -304,7 +313,7 @@ def main(argv: list[str]) -> int:
             print(f"{len(lines)} searches, {len(lines) - len(todo)} of them finished already")
             args.out.mkdir(parents=True, exist_ok=True)
             ENGINES[args.engine](todo, args.out, args.jobs)
-    except UserError as error:
+    except (UserError, OSError, UnicodeDecodeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
