@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+import types
 import typing
 from pathlib import Path
 
@@ -243,13 +244,15 @@ def check_bounds(settings, at_least: dict) -> None:
     for f in dataclasses.fields(settings):
         name, value = f.name, getattr(settings, f.name)
         flag, allowed = "--" + name.replace("_", "-"), typing.get_args(hints.get(name))
-        if typing.get_origin(hints.get(name)) is typing.Literal and value not in allowed:
+        origin = typing.get_origin(hints.get(name))
+        if origin is typing.Literal and value not in allowed:
             raise UserError(f"{flag} takes one of {', '.join(allowed)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{flag} must be a finite number")
-        kinds = [KINDS[kind] for kind in allowed or [hints.get(name)] if kind in KINDS]
-        if kinds and value is not f.default and not any(is_one(value) for is_one, _ in kinds):
-            # it was given from Python, or stands in a file
+        either = allowed if origin in (typing.Union, types.UnionType) else [hints.get(name)]
+        kinds = [KINDS[kind] for kind in either] if KINDS.keys() >= set(either) else []
+        given = value is not f.default          # from Python, or in a file
+        if kinds and given and not any(is_one(value) for is_one, _ in kinds):
             raise UserError(f"{flag} must be {kinds[0][1]}, not {value!r}")
         if name in at_least and value is not None and value < at_least[name]:
             raise UserError(f"{flag} must be at least {at_least[name]}")

@@ -181,8 +181,8 @@ def test_what_stops_a_run_is_told_with_the_command_that_goes_on(capsys, tmp_path
 def test_a_full_disk_is_one_line_also_for_the_checkpoint(capsys, tmp_path, monkeypatch):
     plain = open
 
-    def full(path, mode="r"):
-        return plain("/dev/full" if str(path).endswith("state.new") else path, mode)
+    def full(path, mode="r", **more):
+        return plain("/dev/full" if str(path).endswith("state.new") else path, mode, **more)
     monkeypatch.setattr(folder, "open", full, raising=False)
     code, _, err = command_line(capsys, "--target", "mob", "--steps", "2", "--out", tmp_path / "r")
     assert code == 2 and "No space left on device; make room" in err and "Traceback" not in err
@@ -191,7 +191,7 @@ def test_a_full_disk_is_one_line_also_for_the_checkpoint(capsys, tmp_path, monke
 @pytest.mark.parametrize("code, reason", [
     ("1 / 0", "ZeroDivisionError"), ("float('nan')", "scores lie in [0, 1]"),
     ("2.0", "scores lie in [0, 1]"), ("None", "the score None; it must be a number"),
-    ("tasks.Score(0.5, info={1: {2}})", "an info that JSON cannot hold")])
+    ("tasks.Score(0.5, info={1: {2}})", "an info that is no dict that JSON can hold")])
 def test_a_scorer_that_fails_stops_the_run_and_scores_nothing(code, reason, tmp_path, capsys):
     """Catches: a bare except that turns every fault of the scorer into score 0. What was scored
     before is kept."""

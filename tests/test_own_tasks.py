@@ -230,7 +230,7 @@ def test_what_is_no_search_of_a_function_is_refused(given, reason, tmp_path):
 
 def test_text_for_a_number_and_a_file_that_ends_python_are_refused(tmp_path):
     """From Python, where no flag is parsed."""
-    with pytest.raises(UserError, match="--seed must be a number, not '1'"):
+    with pytest.raises(UserError, match="--seed must be a whole number, not '1'"):
         migrate.run("wordsearch", seed="1", out=str(tmp_path / "r"))
     (tmp_path / "ends.py").write_text("import sys\nsys.exit(0)\n")
     with pytest.raises(UserError, match="ends.py cannot be imported: SystemExit: 0"):

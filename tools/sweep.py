@@ -88,14 +88,15 @@ def check_same(line: str) -> None:
     if finished(run) and (run / "config.json").exists():
         try:
             command = json.loads((run / "config.json").read_text()).get("command") or argv
-            words = plain(list(map(str, command)))
+            command = list(map(str, command))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{run}/config.json cannot be read ({one_line(error)}): remove "
                             f"{run}, or choose another OUT") from error
+        words = plain(command)
         if any(word.split("=")[0] == "--config" for word in argv):     # its settings stand before
             words = words[-len(plain(argv)):]
         if words != plain(argv):
-            raise UserError(f"{run} holds another search ({shlex.join(words)}): choose another "
+            raise UserError(f"{run} holds another search ({shlex.join(command)}): choose another "
                             "OUT, or remove it")
 
 
