@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-from migrate import Method, Row, row_logprobs, update
+from migrate import Method, Row, row_logprobs
 from runlog.ledger import NEIGHBOR
 from runlog.slow import torch
 
@@ -56,7 +56,7 @@ def base_neighbors(method: Method) -> Method:
 
 def own_prompt(method: Method) -> Method:
     """Neighbours count under the prompt that they answered, not under the task prompt."""
-    return replace(method, update=own_prompt_update)
+    return replace(method, update=functools.partial(method.update, row_logprobs=own_logprobs))
 
 
 def own_logprobs(policy, prompt_ids: list[int], rows: list[Row]):
@@ -68,9 +68,6 @@ def own_logprobs(policy, prompt_ids: list[int], rows: list[Row]):
     for prompt, indices in by_prompt.items():
         for part, *batch in row_logprobs(policy, list(prompt), [rows[i] for i in indices]):
             yield [indices[i] for i in part], *batch
-
-
-own_prompt_update = functools.partial(update, row_logprobs=own_logprobs)
 
 
 METHODS = {"std": std, "valid-mean": valid_mean, "base-neighbors": base_neighbors,

@@ -59,5 +59,9 @@ def entries(folder: Path) -> dict:
     """Everything that the files of a folder list in their METHODS."""
     found = {}
     for path in sorted(folder.glob("[a-z]*.py")):
-        found |= importlib.import_module(f"{folder.name}.{path.stem}").METHODS
+        module = importlib.import_module(f"{folder.name}.{path.stem}")
+        if not hasattr(module, "METHODS"):
+            raise UserError(f"{path} has no METHODS, the table of what it adds: "
+                            "METHODS = {NAME: ..} (docs/forking.md)")
+        found |= module.METHODS
     return found

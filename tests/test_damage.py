@@ -274,6 +274,14 @@ def test_a_file_of_settings_with_a_zero_byte_is_refused(tmp_path):
         flags.settings_in(tmp_path / "mine.json")
 
 
+def test_a_file_among_the_methods_without_its_table_is_named(tmp_path, monkeypatch):
+    (tmp_path / "forks").mkdir()
+    (tmp_path / "forks" / "mine.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="mine.py has no METHODS, the table of what it adds"):
+        plugins.find("other", {}, tmp_path / "forks")
+
+
 def test_a_prelude_is_a_python_file(tmp_path):
     (tmp_path / "mine.txt").write_text("x = 1")
     with pytest.raises(UserError, match="should end in .py"):

@@ -189,6 +189,7 @@ def test_a_fork_can_give_another_loss():
         shapes.append((advantages.shape[0], *mask.shape))
         return migrate.grpo_loss(logprobs, old_logprobs, advantages, mask, *settings)
     own = replace(METHODS["grpo"], update=functools.partial(migrate.update, grpo_loss=mine))
+    own = ablations.own_prompt(own)         # which keeps the fork's loss
     policy, config = load(folder_of("tiny")), migrate.resolve({"inner_iterations": 1}, Letters())
     rows = [Row("on-policy", [], [5, 6], "a"), Row("on-policy", [], [7], "b")]
     own.update(policy, torch.optim.AdamW(policy.lora.values()), rows, [1, 2],
@@ -514,11 +515,10 @@ def test_training_under_the_own_prompt_differs_in_the_prompt_alone():
         before, optimizer = flat(policy), torch.optim.SGD(policy.lora.values(), lr=1.0)
         update(policy, optimizer, rows, [9, 8, 7], A, torch.ones(3, dtype=torch.bool), config)
         return flat(policy) - before
-    expected = change(migrate.update)
-    assert torch.allclose(change(ablations.own_prompt_update), expected, atol=1e-6)
+    own_update, expected = ablations.own_prompt(METHODS["migrate"]).update, change(migrate.update)
+    assert torch.allclose(change(own_update), expected, atol=1e-6)
     with_kl = config_for(folder, inner_iterations=2, kl_coef=0.5)
-    assert torch.allclose(change(ablations.own_prompt_update, with_kl),
-                          change(migrate.update, with_kl), atol=1e-6)
+    assert torch.allclose(change(own_update, with_kl), change(migrate.update, with_kl), atol=1e-6)
     for row in rows[:2]:
         row.origin = "neighbor"
     assert torch.equal(change(migrate.update), expected)
@@ -530,7 +530,7 @@ def test_training_under_the_own_prompt_differs_in_the_prompt_alone():
         positions = range(len(prompt) - 1, len(prompt) - 1 + len(row.tokens))
         (-advantage / 3 * log_probs[positions, row.tokens].mean()).backward()
     by_row = -torch.cat([p.grad.flatten() for p in policy.lora.values()])
-    ours = change(ablations.own_prompt_update)
+    ours = change(own_update)
     assert torch.cosine_similarity(ours, by_row, dim=0) > 0.9999
     assert torch.cosine_similarity(ours, expected, dim=0) < 0.9999
 
