@@ -29,7 +29,7 @@ from tasks import Arc, Checked, Molecule, Score, Task, UserError, WordSearch
     ([("a", 2.0)], "'a' the score 2.0; scores lie in [0, 1]"),
     ([("a", float("nan"))], "'a' the score nan"),
     ([("a", Score(0.5, valid=False))], "'a' the score 0.5, and called it invalid"),
-    ([("a", Score(0.5, info={1: {2}}))], "an info that JSON cannot hold"),
+    ([("a", Score(0.5, info={1: {2}}))], "an info that is no dict that JSON can hold"),
     ([("a", None)], "the score None; it must be a number"),
     ([("a", "0.5")], "the score '0.5'; it must be a number"), ([("a", [1])], "must be a number"),
     ([0.1, 0.2], "must yield pairs (candidate, score), not the float 0.1"),
