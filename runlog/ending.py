@@ -40,6 +40,7 @@ def print_summary(folder: Path, task, from_python: bool = False) -> None:
 
 
 def summary_lines(folder: Path, record: dict, task, from_python: bool) -> list[str]:
+    """What print_summary prints. record: that of finished_record."""
     s, lines = record["summary"], []
     asked = record["options"].get("target", "")
     lines.append(f"{asked or s['task']}: {verdict(s, task)}")

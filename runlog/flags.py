@@ -236,7 +236,8 @@ KINDS = {int: (lambda value: is_number(value, numbers.Integral), "a whole number
 
 
 def check_bounds(settings, at_least: dict) -> None:
-    """Raises UserError where a setting is none of its choices, not finite, or too small.
+    """Raises UserError where a setting is none of its choices, of another type, not finite, or too
+    small.
 
     settings: a dataclass. at_least: {field: least value}.
     """

@@ -60,7 +60,8 @@ class Run:
         if exists and not resume:
             raise UserError(f"{folder} holds a run already: continue it with --resume {folder}, or "
                             "choose another --out")
-        foreign = [name for name in LEDGERS if (folder / name).exists() and not exists]
+        foreign = [name for name in LEDGERS if not exists and (folder / name).exists()
+                   and (folder / name).stat().st_size]
         if foreign:         # a search would cut off what it cannot read, or count what it can
             raise UserError(f"{folder} holds {foreign[0]}, but no config.json that says of what: "
                             "put it back, or choose another folder")
