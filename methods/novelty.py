@@ -59,8 +59,9 @@ class Novelty:
             missing = [ask._replace(n=math.ceil(ask.n / each) * each) for ask in missing if ask.n]
             if not missing:
                 break
-            turns = turn * self.max_draws + redraw
-            for row in self.method.draw(policy, task, missing, archive, key, turns):
+            drawn = self.method.draw(policy, task, missing, archive, key,
+                                     turn * self.max_draws + redraw)
+            for row in drawn:
                 row.kept = (row.candidate not in {None, *seen} and row.candidate not in archive
                             and kept[row.origin] < wanted[row.origin].n)
                 kept[row.origin] += row.kept

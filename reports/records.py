@@ -6,19 +6,19 @@ Markup in a text stays as it is: reports/markup.py escapes it.
 """
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import tasks
+from domains.contract import LARGEST
+from runlog import ending
 from runlog.completions import read_completions
-from runlog.errors import UserError, one_line, printable, printable_in
+from runlog.errors import UserError, printable, printable_in
 from runlog.ledger import Evaluation, evaluation_in, read_jsonl, whole_lines
 from runlog.settings import COUNTS
 
-LARGEST = 1e100         # of numbers: sums and products of a few thousand stay finite
 LARGEST_COUNT = 2**53   # of counts: JavaScript's numbers hold those below exactly
 STEP_NUMBERS = ("entropy", "grad_norm", "loss", "lr")
 
@@ -82,12 +82,7 @@ def task_of(record: dict, task_file: str = "") -> tasks.Task | None:
 
 def json_object(path: Path) -> dict:
     """The JSON object in a file, its texts printable. Raises UserError if there is none."""
-    if path.exists() and not path.is_file():        # to read a pipe would take for ever
-        raise UserError(f"{path} is no file")
-    try:
-        return printable_in(dict(json.loads(path.read_bytes())))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
+    return printable_in(ending.json_object(path))
 
 
 def in_one_line(text: str) -> str:

@@ -12,25 +12,24 @@ STOPS = {"solved": "solved", "budget": "the budget is spent", "steps": "all step
          "stale": "nothing new was proposed for many steps"}
 
 
-def finished_record(folder: Path) -> dict:
-    """What config.json of a finished run holds, and under "summary" what summary.json does. Raises
-    UserError where they cannot be read, as after a power cut."""
-    found = {}
-    for name in ("config.json", "summary.json"):
-        try:
-            found |= {name: dict(json.loads((folder / name).read_bytes()))}
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{folder / name} cannot be read ({one_line(error)}). If it is "
-                            f"summary.json, remove it, then --resume {folder}") from error
-    return found["config.json"] | {"summary": found["summary.json"]}
+def json_object(path: Path) -> dict:
+    """The JSON object in a file. Raises UserError if there is none, as after a power cut."""
+    try:
+        if path.exists() and not path.is_file():        # to read a pipe would take for ever
+            raise ValueError("it is no file")
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        way_out = f"; remove it, then --resume {path.parent}" * (path.name == "summary.json")
+        raise UserError(f"{path} cannot be read: {one_line(error)}{way_out}") from error
 
 
 def print_summary(folder: Path, task, from_python: bool = False) -> None:
     """What a finished run found, on the screen. from_python: it was not started by a command.
     Raises UserError where the files of the run are damaged."""
-    record = printable_in(finished_record(folder))
+    found, record = (printable_in(json_object(folder / name))
+                     for name in ("summary.json", "config.json"))
     try:
-        lines = summary_lines(folder, record, task, from_python)
+        lines = summary_lines(folder, found, record, task, from_python)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError,
             StopIteration) as error:        # they may be a stranger's
         raise UserError(f"what {folder} found cannot be read ({type(error).__name__}: "
@@ -39,11 +38,10 @@ def print_summary(folder: Path, task, from_python: bool = False) -> None:
     print(*lines, sep="\n")
 
 
-def summary_lines(folder: Path, record: dict, task, from_python: bool) -> list[str]:
-    """What print_summary prints. record: that of finished_record."""
-    s, lines = record["summary"], []
+def summary_lines(folder: Path, s: dict, record: dict, task, from_python: bool) -> list[str]:
+    """What print_summary prints. s, record: what summary.json and config.json hold."""
     asked = record["options"].get("target", "")
-    lines.append(f"{asked or s['task']}: {verdict(s, task)}")
+    lines = [f"{asked or s['task']}: {verdict(s, task)}"]
     if s["target"] and s["target"] not in (asked, s["best"]):
         lines.append(f"the target was {s['target']}")
     unreadable = max(0, s["proposals"] - s["evaluations"] - s["repeats"])

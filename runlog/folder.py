@@ -33,7 +33,7 @@ import safetensors
 
 from runlog import flags
 from runlog.bar import ProgressBar
-from runlog.ending import finished_record
+from runlog.ending import json_object
 from runlog.errors import RunStopped, UserError, endings, one_line
 from runlog.ledger import Evaluation, read_evaluations, read_jsonl, whole_lines
 from runlog.metrics import describe, length
@@ -206,7 +206,7 @@ class Run:
 
     def summary(self) -> dict:
         """What the finished run found. Raises UserError if that cannot be read."""
-        return finished_record(self.folder)["summary"]
+        return json_object(self.folder / "summary.json")
 
     def track(self, project: str, settings: dict) -> None:
         """From now on every line of steps.jsonl goes to trackio as well, on this machine."""

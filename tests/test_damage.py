@@ -9,14 +9,18 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import migrate
 from domains import pictures
 from domains.contract import Checked
+from domains.presets import OF_POLICY
 from hub import card
 from reports import __main__ as command
 from reports import labels, measures, pages, records
 from runlog import errors, flags, folder, plugins
+from runlog import settings as settings_of_a_search
 from runlog.errors import UserError, exit_code
 from runlog.folder import Run
 from runlog.ledger import read_evaluations
@@ -134,7 +138,7 @@ def test_a_summary_that_is_empty_after_a_power_cut_is_made_again(run, capsys):
     """As the error says. Catches: a way out that leads nowhere."""
     whole = read_json(run / "summary.json")
     (run / "summary.json").write_text("")
-    assert resumed(run) == 2 and f"then --resume {run}" in capsys.readouterr().err
+    assert resumed(run) == 2 and f"remove it, then --resume {run}" in capsys.readouterr().err
     (run / "summary.json").unlink()
     assert resumed(run) == 0
     again = read_json(run / "summary.json")
@@ -166,8 +170,7 @@ def test_a_setting_may_be_a_whole_number_where_any_is_allowed():
 def test_reports_take_any_number_and_any_name(tmp_path, capsys):
     """Catches: an index that no memory holds, a modifier that is called as a setting is, a number
     of steps that is text, and names of folders that move the cursor."""
-    assert measures.auc_top([0.5, 0.7], 2**53, [1, 2**52]) > 0
-    assert measures.auc_top([0.5] * 350, 350, k=1) == pytest.approx(0.5, abs=0.08)
+    assert measures.auc_top([0.5, 0.7], 2**53, [1, 2**52]) == pytest.approx(0.55)
     record = {"config": {"task": "wordsearch", "preset": "tiny"}, "modifiers": {"lr": {"a": 1}}}
     assert "a" not in labels.differing_from_preset("migrate", records.clean_record(record))
     row = make_run(tmp_path / "odd\033[31m\007", [evaluation(0, "gang", 0.5)], task="arc",
@@ -183,6 +186,26 @@ def test_reports_take_any_number_and_any_name(tmp_path, capsys):
     exit_code(command.main, [str(tmp_path)])
     said = capsys.readouterr()
     assert "is not finished" in said.err and "\033" not in said.out + said.err
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.data())
+def test_the_area_under_a_curve_is_that_of_every_hundredth_guess(scores, data):
+    """However far apart the scores came. Catches: a stretch without any that is left out."""
+    guesses = st.lists(st.integers(1, 3000), min_size=len(scores), max_size=len(scores))
+    at = sorted(data.draw(guesses))
+    area, last, before = 0.0, 0.0, 0
+    for n in [*range(100, at[-1], 100), at[-1]]:
+        best = sorted(score for score, guess in zip(scores, at) if guess <= n)[-10:]
+        mean = sum(best) / max(1, len(best))
+        area, last, before = area + (n - before) * (last + mean) / 2, mean, n
+    whole = (area + (5000 - before) * last) / 5000
+    assert measures.auc_top(scores, 5000, at) == pytest.approx(whole)
+
+
+def test_the_policies_that_bring_presets_are_those_in_tiny():
+    assert {*settings_of_a_search.BUNDLED, ""} == OF_POLICY.keys()
+    assert all((HERE / "tiny" / name / "config.json").exists()
+               for name in settings_of_a_search.BUNDLED)
 
 
 def test_a_molecule_that_is_too_large_to_see_is_not_drawn():
