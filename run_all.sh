@@ -7,7 +7,7 @@
 #   bash run_all.sh wordsearch        #   ten published and 40 held-out words, nine methods,
 #                                     #   three protocols (110)
 #   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (160), 13 at
-#                                     #   10,000 (140, with the preset screen 570 more); three
+#                                     #   10,000 (140, with the preset screen 640 more); three
 #                                     #   proteins, if dockstring is there (140)
 #   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1, then
 #                                     #   all 400 evaluation tasks, 1,024 programs each; synthetic
