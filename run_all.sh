@@ -7,7 +7,7 @@
 #   bash run_all.sh wordsearch        #   ten published and 40 held-out words, nine methods,
 #                                     #   three protocols (110)
 #   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (160), 13 at
-#                                     #   10,000 (140, with the preset screen 640 more); three
+#                                     #   10,000 (140), 20 with the preset screen (850); three
 #                                     #   proteins, if dockstring is there (140)
 #   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1, then
 #                                     #   all 400 evaluation tasks, 1,024 programs each; synthetic
@@ -172,12 +172,14 @@ real() {
 
 # PMO's measure on its objectives; tuned on osimertinib_mpo and perindopril_mpo.
 molecule() {
-  local seed method target rest n tuned="perindopril_mpo osimertinib_mpo" preset="--preset novelty"
+  local seed method target rest others n
+  local tuned="perindopril_mpo osimertinib_mpo" preset="--preset novelty"
   has_policy molecule || return 0
   if [ -n "$MODEL" ]; then preset=""; fi
   rest="albuterol_similarity amlodipine_mpo celecoxib_rediscovery deco_hop fexofenadine_mpo median1
         median2 mestranol_similarity qed ranolazine_mpo scaffold_hop thiothixene_rediscovery
         troglitazone_rediscovery"
+  others="isomers_c7h8n2o2 isomers_c9h10n2o2pf2cl sitagliptin_mpo valsartan_smarts zaleplon_mpo"
   n=$(size 1000 40)
   for seed in $SEEDS; do for target in $(printf '%s\n' $tuned $rest | first 15); do
     for method in migrate ns grpo grpo-greedy random discover; do
@@ -201,11 +203,13 @@ molecule() {
   for seed in $SEEDS; do for target in $rest; do        # the ten best count: they all go on
     search molecule/10000 molecule "$target" "$(novel migrate)" "$seed" $preset --budget 10000 \
            --after-solved 10000
-    if [ -z "$MODEL" ]; then
+  done; done
+  if [ -z "$MODEL" ]; then
+    for seed in $SEEDS; do for target in $rest $tuned $others; do
       search molecule/10000-screen molecule "$target" migrate+operator+screen+novelty "$seed" \
              --preset screen --budget 10000 --after-solved 10000
-    fi
-  done; done
+    done; done
+  fi
   if "$PYTHON" -c "import dockstring" 2> /dev/null; then
     for seed in $SEEDS; do for target in DRD2 F2 PARP1; do for method in migrate ns random; do
       search molecule/docking molecule "$target" "$method+novelty" "$seed" \
