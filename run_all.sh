@@ -5,7 +5,7 @@
 #
 #   bash run_all.sh                   # all sections, which are (minutes on two cores):
 #   bash run_all.sh wordsearch        #   ten published and 40 held-out words, nine methods,
-#                                     #   three protocols (110)
+#                                     #   three protocols (120)
 #   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (160), 13 at
 #                                     #   10,000 (140), 20 with the preset screen (850); three
 #                                     #   proteins, if dockstring is there (140)
@@ -105,7 +105,7 @@ wordsearch() {
     done; done
     methods="migrate ns opro grpo discover migrate-opro"    # the others: one seed
     if [ -z "$MODEL" ]; then
-      for method in migrate ns; do for target in $(words held-out | first 40); do
+      for method in migrate ns grpo; do for target in $(words held-out | first 40); do
         search wordsearch/screen wordsearch "$target" "$method+screen+novelty" "$seed" \
                --preset screen --budget "$n"
       done; done
@@ -186,8 +186,10 @@ molecule() {
       search molecule/1000 molecule "$target" "$(novel $method)" "$seed" $preset --budget "$n"
     done
     if [ -z "$MODEL" ]; then
-      search molecule/1000-screen molecule "$target" migrate+operator+screen+novelty "$seed" \
-             --preset screen --budget "$n"
+      for method in migrate+operator discover+operator migrate ns grpo discover; do
+        search molecule/1000-screen molecule "$target" "$method+screen+novelty" "$seed" \
+               --preset screen --budget "$n"
+      done
       search molecule/1000-screen molecule "$target" ns+operator+screen+novelty "$seed" \
              --preset screen --budget "$n" --operator-share 0.5
     fi
