@@ -1,19 +1,19 @@
 """MiGrATe: search with a language model that learns from what it finds (arXiv 2508.08641).
 
 A policy pi, which is a language model with LoRA weights, proposes candidates. A black box f scores
-them. GRPO adapts the LoRA weights online, to this one problem. It has no training data but the
-completions of this search; one without a valid candidate has reward 0. One step:
+them. GRPO adapts the LoRA weights online, to this one problem, on the candidates of this search
+alone. A row is a completion with its candidate; without a valid one its reward is 0. One step:
 
-    1. sample    n_on_policy completions from pi(. | x), the task prompt, and n_neighbors from
+    1. sample    n_on_policy rows from pi(. | x), the task prompt, and n_neighbors from
                  pi(. | x_ns), the neighbour prompt: it shows a good candidate, asks for a variation
     2. score     the candidates that f has not scored before: reward r_i = f in [0, 1], or a rank
-    3. replay    n_greedy of the best completions in the archive
+    3. replay    n_greedy of the best in the archive
     4. group     all of them, G rows, as if all had been sampled under x;  A_i = r_i - mean(r)
     5. update    the LoRA weights by GRPO, inner_iterations times; mask_zero leaves out r_i = 0
     6. archive   the new candidates
 
     python migrate.py --task wordsearch                 # the bundled policy: seconds on two cores
-    python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct    # as published
+    python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct    # the paper's
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507 --preset large-lm
 
 Read it from top to bottom. tasks.py says what is searched, runlog/ writes a run to disk and screen,
@@ -437,10 +437,10 @@ def ranked_list(n: int, archive: Archive, step: int, top_k: int, rng) -> list[Ev
 class Method:
     """What makes a method. Any of it can be replaced: dataclasses.replace(METHODS[..], ..)."""
     counts: Callable            # (G, the preset's three counts) -> this method's three counts
-    parents: Callable           # (recent, step, top_k, rng) -> parents, worst to best
+    parents: Callable           # (recent, step, top_k, rng) -> parents (Evaluations), worst to best
     trains: bool                # whether GRPO updates the policy
     advantages: Callable = group_advantages     # (rows, rewards) -> (A, in_loss), (G,) each
-    asks: Callable = what_to_ask    # (config, task, policy, prompt_ids, parents) -> asks
+    asks: Callable = what_to_ask    # (config, task, policy, prompt_ids, parents' texts) -> asks
     draw: Callable = draw       # (policy, task, asks, archive, key, turn=0) -> rows
     update: Callable = update   # (policy, optimizer, rows, prompt_ids, A, in_loss, config) -> dict
     restart: Callable | None = None     # (archive, start, top_k) -> whether to begin afresh
@@ -460,8 +460,8 @@ METHODS = {
 
 def train(config: Config, method: Method, policy: Policy, optimizer, group: list[Row], rewards,
           prompt_ids: list[int], lr: float) -> dict:
-    """Advantages, and an update on the rows in the loss. A group of equal rewards and advantages,
-    or with nothing in the loss, is skipped. rewards: (G,). Returns metrics. Raises RunStopped."""
+    """Advantages, and an update on the rows in the loss. Skipped: no row in the loss, all A = 0,
+    or all A equal and all rewards, too. rewards: (G,). Returns metrics. Raises RunStopped."""
     advantages, in_loss = method.advantages(group, rewards)                 # FORK: (G,) each
     if config.mask_zero:
         in_loss = in_loss & (rewards != 0)          # such a row still counts in the mean

@@ -67,7 +67,7 @@ class Task:
     solved_at: ClassVar[float | None] = 1.0
     lower_is_better: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict]] = {}     # none of its own: those of the policy
-    default_preset: ClassVar[str] = "tiny"      # with any model but the bundled policy it is paper
+    default_preset: ClassVar[str] = "tiny"      # with smollm2 small-lm, with other models paper
     candidates_per_completion = 1               # no field, so no flag; a subclass may make it one
     prompt_style = ""                           # no field either
     styles: ClassVar[tuple[str, ...]] = prompts.STYLES
@@ -165,10 +165,10 @@ class WordSearch(Task):
     """Semantle: find a hidden English word from how close in meaning each guess is (paper).
 
     f(guess) = 1 for the word itself, else cos(e(q(guess)), e(q(target))), cut to [0, 0.9999]. q(w)
-    is the question "What is a w?" and e embeds a sentence. What is not one English word in plain
-    letters is no candidate. A word that is not in the table is invalid: f = 0."""
+    is the question "What is a w?", e is `embedder` or a table of 77,226 words (the paper: SimCSE).
+    What is not one word in plain letters is no candidate. A word in no table is invalid: f = 0."""
     target: str = "computer"            # the hidden word; "random" draws one by --seed, kept secret
-    embedder: str = ""                  # Hub name or folder of a sentence encoder; empty: the table
+    embedder: str = ""                  # Hub name or folder; empty: the table, all-MiniLM-L6-v2
     warm_start_words: int = 20          # random words, never the target, scored before the search
     candidates_per_completion: int = 1  # words asked for at a time (the paper: 10, as a JSON list)
     prompt_style: str = ""              # few-shot or instruct; default: by the size of the model
@@ -188,7 +188,7 @@ class WordSearch(Task):
         if not 0 <= self.warm_start_words <= most:
             raise UserError(f"--warm-start-words must lie between 0 and {most}")
 
-    # The prompts never say anything about the target.
+    # Of the target prompts hold what scores tell. `hidden` keeps examples out that name it.
     def prompt(self) -> prompts.Prompt:
         return self.variation_prompt([])
 
