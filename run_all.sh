@@ -6,7 +6,7 @@
 #   bash run_all.sh                   # all sections, which are (minutes on two cores):
 #   bash run_all.sh wordsearch        #   ten published and 40 held-out words, nine methods,
 #                                     #   three protocols (120)
-#   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (160), 13 at
+#   bash run_all.sh molecule          #   15 objectives of PMO at 1,000 evaluations (310), 13 at
 #                                     #   10,000 (140), 20 with the preset screen (850); three
 #                                     #   proteins, if dockstring is there (140)
 #   bash run_all.sh arc               #   100 training and 100 evaluation tasks of ARC-AGI-1, then
@@ -189,6 +189,10 @@ molecule() {
       for method in migrate+operator discover+operator migrate ns grpo discover; do
         search molecule/1000-screen molecule "$target" "$method+screen+novelty" "$seed" \
                --preset screen --budget "$n"
+      done
+      for method in migrate+operator migrate; do
+        search molecule/1000-lr0 molecule "$target" "$method+screen+novelty" "$seed" \
+               --preset screen --budget "$n" --lr 0
       done
       search molecule/1000-screen molecule "$target" ns+operator+screen+novelty "$seed" \
              --preset screen --budget "$n" --operator-share 0.5
