@@ -319,22 +319,22 @@ class Arc(Task):
             self.target = Path(self.arc_file).stem
         if self.arc_prelude and not Path(self.arc_prelude).is_file():
             raise UserError(f"there is no file {self.arc_prelude} (--arc-prelude)")
-        self.failures: dict[str, list[arc_prompts.Failure]] = {}        # of parents
+        self.failures: dict[str, arc_prompts.Failure | None] = {}       # of parents
         self.meet(bundled=True, size=0)
 
     def prompt(self) -> prompts.Prompt:
         return self.variation_prompt([])
 
     def variation_prompt(self, parents: list[str]) -> prompts.Prompt:
-        failures = self._failures(parents[-1]) if parents else []
-        request = arc_prompts.Request(self.train, self.test[0][0], self.scored(parents), failures)
+        failure = self._failure(parents[-1]) if parents and self.style != "bundled" else None
+        request = arc_prompts.Request(self.train, self.test[0][0], self.scored(parents), failure)
         return arc_prompts.fitted(self.style, request, self.fits)
 
-    def _failures(self, program: str) -> list[arc_prompts.Failure]:
+    def _failure(self, program: str) -> arc_prompts.Failure | None:
         """What a parent gets wrong: it runs once more."""
         if program not in self.failures:
             [(_, result)] = self._run([program])
-            self.failures[program] = arc_prompts.all_failures(self.train, result)
+            self.failures[program] = arc_prompts.smallest_failure(self.train, result)
         return self.failures[program]
 
     def render(self, candidate: str) -> str:

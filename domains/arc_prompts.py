@@ -15,7 +15,6 @@ from domains.sandbox import Result
 
 STYLES = (*prompts.STYLES, "barc")
 LARGEST = 30        # rows or columns of a grid of ARC; a larger output is only described
-SECOND = 300        # cells of two failures up to which the bundled policy is shown both
 
 
 class Failure(NamedTuple):
@@ -28,32 +27,20 @@ class Failure(NamedTuple):
 
 class Request(NamedTuple):
     """What a prompt asks: a program for these pairs. tried: programs with their scores, worst to
-    best. failures: of the best of them, the smallest pair first."""
+    best. failure: one of the best of them."""
     pairs: list[Pair]
     test: Grid
     tried: Parents = []
-    failures: list[Failure] = []
+    failure: Failure | None = None
 
 
-def all_failures(pairs: list[Pair], result: Result) -> list[Failure]:
-    """What a program did on the training pairs that it gets wrong, the smallest pair first.
-    result: of the program on the inputs of the pairs, and perhaps on more."""
+def smallest_failure(pairs: list[Pair], result: Result) -> Failure | None:
+    """What a program did on the smallest training pair that it gets wrong; None if it gets all
+    right. result: of the program on the inputs of the pairs, and perhaps on more."""
     errors = result.errors or [result.error] * len(pairs)       # a refused program has one reason
     failures = [Failure(pair, output, error)
                 for pair, output, error in zip(pairs, result.outputs, errors) if output != pair[1]]
-    return sorted(failures, key=lambda failure: number_of_cells(failure.pair))
-
-
-def left_to_do(failures: list[Failure]) -> list[Pair]:
-    """What the bundled policy is shown of failures: the output of the program and the truth, as a
-    pair that is still to be solved; of two small ones both."""
-    pairs = [(failure.output, failure.pair[1]) for failure in failures
-             if failure.output is not None and largest_side(failure.output) <= LARGEST]
-    return pairs[:2] if sum(map(number_of_cells, pairs[:2])) <= SECOND else pairs[:1]
-
-
-def largest_side(grid: Grid) -> int:
-    return max(len(grid), len(grid[0]))
+    return min(failures, key=lambda failure: number_of_cells(failure.pair), default=None)
 
 
 def fitted(style: str, request: Request, fits: Callable[[Prompt], bool]) -> Prompt:
@@ -61,19 +48,14 @@ def fitted(style: str, request: Request, fits: Callable[[Prompt], bool]) -> Prom
     left out, down to one, then the largest training pairs, down to one, then the last example.
 
     For several programs no training pair is left out: then the prompt stays too long, and the
-    search leaves out the worst program. The bundled policy reads the last one alone. What that one
-    gets wrong is the first that is left out for it."""
+    search leaves out the worst program. The bundled policy reads the last one alone."""
     n_shots = len(SHOTS) if style == "few-shot" else 0
     pairs, several = list(request.pairs), len(request.tried) > 1 and style != "bundled"
-    failures = list(request.failures)
     while True:
-        prompt = program(style, request._replace(pairs=pairs, failures=failures), n_shots)
-        done = (n_shots < 2 and several) or (len(pairs) == 1 and n_shots == 0)
-        if fits(prompt) or (done and not (failures and style == "bundled")):
+        prompt = program(style, request._replace(pairs=pairs), n_shots)
+        if fits(prompt) or (n_shots < 2 and several) or (len(pairs) == 1 and n_shots == 0):
             return prompt
-        if failures and style == "bundled":
-            failures = failures[:len(left_to_do(failures)) - 1]
-        elif n_shots > 1 or len(pairs) == 1:
+        if n_shots > 1 or len(pairs) == 1:
             n_shots -= 1
         else:
             pairs.remove(max(pairs, key=number_of_cells))
@@ -111,11 +93,8 @@ def bundled_program(request: Request) -> str:
         which = "this program, which is close"
         if len(request.tried) > 1:
             which = "these programs, the last the closest"
-        left = "".join(
-            f"\n\nIt returns:\n{in_words(output)}\nIt should return:\n{in_words(truth)}"
-            for output, truth in left_to_do(request.failures))
-        wish = (f"Improve on {which}:\n{programs}{left}\n\nWrite the better rule in one or two "
-                "comment lines, then the function.")
+        wish = (f"Improve on {which}:\n{programs}\nWrite the better rule in one or two comment "
+                "lines, then the function.")
     return ("A rule turns each input grid into its output grid. Find it.\n\n"
             f"{task_text(request, COLORS)}\n\n"
             "Answer with Python: a function transform(grid) from a numpy array of integers to "
@@ -133,15 +112,16 @@ def task_text(request: Request, names=DIGITS) -> str:
 def failure_text(request: Request, names=DIGITS) -> str:
     """What the best of the programs that were tried does wrong; "" if it does not, or if the pair
     was left out of the prompt."""
-    failure = next(iter(request.failures), None)
+    failure = request.failure
     if failure is None or failure.pair not in request.pairs:
         return ""
     where = f"For example {request.pairs.index(failure.pair) + 1} it"
     if failure.output is None:
         return f"{where} fails: {failure.error}\n"
+    rows, columns = len(failure.output), len(failure.output[0])
     output = f"\n{in_words(failure.output, names)}\n"
-    if largest_side(failure.output) > LARGEST:
-        output = f" a grid of {len(failure.output)} x {len(failure.output[0])} cells "
+    if max(rows, columns) > LARGEST:
+        output = f" a grid of {rows} x {columns} cells "
     return f"{where} returns{output}instead of\n{in_words(failure.pair[1], names)}\n"
 
 
@@ -195,8 +175,8 @@ SHOTS = (
              [[6, 0], [0, 6], [6, 6]],
              [("# Put the grid beside itself, the first one upside down.\ndef transform(grid):\n"
                "    return np.hstack([np.flipud(grid), grid])", 0.42)],
-             [Failure(([[8, 0], [8, 2]], [[8, 0, 8, 2], [8, 2, 8, 0]]),
-                      [[8, 2, 8, 0], [8, 0, 8, 2]])]),
+             Failure(([[8, 0], [8, 2]], [[8, 0, 8, 2], [8, 2, 8, 0]]),
+                     [[8, 2, 8, 0], [8, 0, 8, 2]])),
      "# Put the grid beside itself, the second one upside down.\ndef transform(grid):\n"
      "    return np.hstack([grid, np.flipud(grid)])"),
     (Request([([[4, 4, 0], [4, 6, 4], [0, 6, 6], [6, 6, 4]], [[4, 6, 4], [6, 6, 4]]),
@@ -204,7 +184,7 @@ SHOTS = (
              [[7, 0, 7], [7, 7, 7], [1, 1, 7]],
              [("# Keep the lower half.\ndef transform(grid):\n"
                "    return grid[grid.shape[0] // 2:]", 0.33)],
-             [Failure(([[5, 0], [0, 5], [5, 5]], [[5, 5]]), [[0, 5], [5, 5]])]),
+             Failure(([[5, 0], [0, 5], [5, 5]], [[5, 5]]), [[0, 5], [5, 5]])),
      "# Keep the rows without 0.\ndef transform(grid):\n"
      "    return grid[(grid != 0).all(axis=1)]"),
     (Request([([[3, 0, 1], [0, 3, 0], [1, 1, 0]], [[1, 1, 0], [0, 2, 0], [2, 0, 1]]),
@@ -212,7 +192,7 @@ SHOTS = (
              [[3, 1], [0, 3], [3, 0]],
              [("# 3 becomes 2.\ndef transform(grid):\n"
                "    return np.where(grid == 3, 2, grid)", 0.33)],
-             [Failure(([[0, 0, 3], [4, 3, 3]], [[4, 2, 2], [0, 0, 2]]), [[0, 0, 2], [4, 2, 2]])]),
+             Failure(([[0, 0, 3], [4, 3, 3]], [[4, 2, 2], [0, 0, 2]]), [[0, 0, 2], [4, 2, 2]])),
      "# 3 becomes 2, and the grid is turned upside down.\ndef transform(grid):\n"
      "    return np.flipud(np.where(grid == 3, 2, grid))"))
 

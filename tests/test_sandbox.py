@@ -770,7 +770,7 @@ def test_each_input_has_its_own_error(sandbox):
                                                                 "IndexError"]
     assert result.error == result.errors[0]
     pairs = [([[1, 1]], [[1]]), ([[3]], [[3]]), ([[2]], [[4]])]
-    assert arc_prompts.all_failures(pairs, result)[0].error.startswith("IndexError")
+    assert arc_prompts.smallest_failure(pairs, result).error.startswith("IndexError")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -392,7 +392,7 @@ def test_answers_packed_behind_the_same_pairs_are_those_of_a_prompt_each():
                 assert answer.startswith(arc_programs.HEADER)
                 assert answer.endswith("return grid<eos>")
                 checked += 1
-    assert checked == 12
+    assert checked == 15
 
 
 def test_the_outputs_of_the_pairs_are_learned_and_nothing_else_of_them():
@@ -405,41 +405,6 @@ def test_the_outputs_of_the_pairs_are_learned_and_nothing_else_of_them():
     outputs = [token for _, b in task["pairs"] for token in examples.grid(b)]
     assert [label for label in labels if label >= 0] == outputs
     assert all(label in (-100, following) for label, following in zip(labels, ids[1:]))
-
-
-def test_a_training_starts_from_the_weights_of_another_policy(tmp_path):
-    """Catches: vectors given to other tokens. The other policy has two the other way round."""
-    tokenizer = pretrain_arc.arc_tokenizer()
-    old = pretrain_arc.arc_model(tokenizer, dim=16, seed=1)
-    trainer.save(old, tokenizer, tmp_path)
-    saved = json.loads((tmp_path / "tokenizer.json").read_text())
-    vocab = saved["model"]["vocab"]
-    one, other = (next(t for t in vocab if t.startswith(s)) for s in ("\nBlack", "\n    # mirror"))
-    vocab[one], vocab[other] = vocab[other], vocab[one]
-    for token in saved["added_tokens"]:
-        token["id"] = vocab.get(token["content"], token["id"])
-    saved["added_tokens"].sort(key=lambda token: token["id"])
-    (tmp_path / "tokenizer.json").write_text(json.dumps(saved))
-    model = pretrain_arc.arc_model(tokenizer, dim=16, seed=0)
-    pretrain_arc.start_from(tmp_path, model, tokenizer)
-    ids = tokenizer.get_vocab()
-    for name, weight in model.state_dict().items():
-        expected = old.state_dict()[name].float().clone()
-        if name in ("model.embed_tokens.weight", "lm_head.weight"):
-            a, b = ids[one], ids[other]
-            expected[[a, b]] = expected[[b, a]]
-        torch.testing.assert_close(weight, expected)
-
-
-def test_a_neighbour_example_shows_what_the_parent_returns_beside_the_truth():
-    """As further pairs: none for a parent that solves them or fails on them, nor for one that
-    returns a grid that is too large."""
-    examples = pretrain_arc.ArcExamples(pretrain_arc.arc_tokenizer(), 0)
-    pairs = [("120/000", "021/000"), ("12/34", "21/43")]            # mirrored from left to right
-    left = examples.pair("34/12", "21/43") + examples.pair("000/120", "021/000")
-    assert examples.failures([("flipud", ())], pairs) == left
-    assert examples.failures([("fliplr", ())], pairs) == []
-    assert examples.failures([("tile3", ())], [("1" * 11, "2")]) == []
 
 
 def test_a_step_nearby_is_another_one_that_can_be_written():
@@ -457,7 +422,7 @@ def test_a_worse_parent_is_never_the_program_itself():
     steps = [("recolour", (1, 2)), ("touching.largest.paint", (4,)), ("frame", (3,))]
     parents = [examples.parent(steps, rng) for _ in range(300)]
     assert all(parent != steps for parent in parents)
-    assert {len(parent) for parent in parents} == {0, 1, 2, 3, 4}
+    assert {len(parent) for parent in parents} == {2, 3, 4}
     assert examples.parent([("rot90", ())], rng)
     identity = "import numpy as np\n\n\ndef transform(grid):\n    return grid"
     assert arc_programs.text([]) == identity

@@ -43,8 +43,8 @@ class Look:
 def random_look(rng: np.random.Generator) -> Look:
     colours = rng.permutation(np.arange(1, 10))
     palette = colours[:rng.choice([1, 2, 3, 4, 6], p=[0.2, 0.25, 0.25, 0.2, 0.1])]
-    low = int(rng.choice([3, 4, 6, 8, 10, 13, 16, 20], p=[.18, .18, .18, .15, .13, .08, .06, .04]))
-    high = min(24, low + int(rng.choice([0, 2, 4, 6])))
+    low = int(rng.choice([3, 4, 6, 8, 10]))
+    high = min(16, low + int(rng.choice([0, 2, 4, 6])))
     same_size = tuple(rng.integers(low, high + 1, 2)) if rng.random() < 0.5 else None
     look = Look(rng, palette, low, high, same_size)
     look.half_colours = rng.integers(1, 10, 2) if rng.random() < 0.6 else None
@@ -119,11 +119,10 @@ def patch(look, shape, mono=True):
 
 def objects(look, count=None, mono=True, make=patch, most=5):
     """Pieces with a black cell between any two. make(look, shape, mono): draws one; `most`: its
-    greatest side on a small grid. A larger grid has more of them and larger ones."""
+    greatest side."""
     h, w = look.shape(5)
     grid, taken = np.zeros((h, w), int), np.zeros((h + 2, w + 2), bool)
-    most += look.rng.integers(0, 1 + min(h, w) // 6)
-    for _ in range(count or look.rng.integers(2, 6 + h * w // 60)):
+    for _ in range(count or look.rng.integers(2, 6)):
         for _ in range(12):
             shape = tuple(look.rng.integers(1 if mono else 2, most + 1, 2))
             piece = make(look, shape, mono)

@@ -226,7 +226,3 @@ def shard(seed: int, number: int, size: int = 1000, depths=(0.4, 0.4, 0.2)) -> l
 def digits(grid: np.ndarray) -> str:
     """A grid as "012/345": a digit a cell, a slash between two rows."""
     return "/".join("".join(map(str, row)) for row in grid.tolist())
-
-
-def from_digits(text: str) -> np.ndarray:
-    return np.array([list(map(int, row)) for row in text.split("/")])
