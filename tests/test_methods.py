@@ -230,7 +230,7 @@ def test_a_search_that_finds_nothing_better_starts_afresh_and_resumes_exactly(
     assert len(restarts) >= 2
     for i in restarts:
         assert states[i][1] == 0 and same_weights(states[i][2], first)
-    assert not same_weights(whole[3], first)
+    assert not same_weights(states[restarts[0] - 1][2], first)      # it had learned before
     assert len({e["candidate"] for e in whole[1]}) == len(whole[1]) == len(Letters.calls)
     start, step, until = starts[restarts[0]], states[restarts[0]][0]["step"], \
         states[restarts[1]][0]["step"]
