@@ -13,7 +13,7 @@ alone. A row is a completion with its candidate; without a valid one its reward 
     6. archive   the new candidates
 
     python migrate.py --task wordsearch                 # the bundled policy: seconds on two cores
-    python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct    # the paper's
+    python migrate.py --task wordsearch --model meta-llama/Llama-3.2-3B-Instruct # paper's model
     python migrate.py --task my_task.py --model Qwen/Qwen3-4B-Instruct-2507 --preset large-lm
 
 Read it from top to bottom. tasks.py says what is searched, runlog/ writes a run to disk and screen,

@@ -165,7 +165,7 @@ class WordSearch(Task):
     """Semantle: find a hidden English word from how close in meaning each guess is (paper).
 
     f(guess) = 1 for the word itself, else cos(e(q(guess)), e(q(target))), cut to [0, 0.9999]. q(w)
-    is the question "What is a w?", e is `embedder` or a table of 77,226 words (the paper: SimCSE).
+    is the question "What is a w?"; e is `embedder`, or a table of 77,226 words (paper: SimCSE).
     What is not one word in plain letters is no candidate. A word in no table is invalid: f = 0."""
     target: str = "computer"            # the hidden word; "random" draws one by --seed, kept secret
     embedder: str = ""                  # Hub name or folder; empty: the table, all-MiniLM-L6-v2
@@ -188,7 +188,7 @@ class WordSearch(Task):
         if not 0 <= self.warm_start_words <= most:
             raise UserError(f"--warm-start-words must lie between 0 and {most}")
 
-    # Of the target prompts hold what scores tell. `hidden` keeps examples out that name it.
+    # Prompts say nothing of the target but scores. `hidden`: no example in them may name it.
     def prompt(self) -> prompts.Prompt:
         return self.variation_prompt([])
 
